@@ -1,0 +1,184 @@
+"""The data of Longrun: what spec files say, as frozen dataclasses.
+
+A field whose metadata has ``key=False`` documents or locates something and cannot change an output:
+it stays out of the step's key, so editing it rebuilds nothing. Every field's ``doc`` ends up in the
+JSON schema and in ``docs/reference/specs.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def doc(text: str, *, key: bool = True, **kwargs: Any) -> Any:
+    """A dataclass field with its documentation; ``key=False`` keeps it out of step keys."""
+    return field(metadata={"doc": text, "key": key}, **kwargs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """A detached signature of a source, checked where the tool that checks it is installed."""
+
+    kind: str = doc("`asc` (OpenPGP, checked with gpgv) or `sigstore` (checked with cosign).")
+    url: str = doc("Where the signature file is.")
+    keyring: str = doc("Keyring file below `specs/keys/` (asc).", default="")
+    identity: str = doc("The signer's identity (sigstore).", default="")
+    issuer: str = doc("The identity's OIDC issuer (sigstore).", default="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file from outside, pinned by its sha256; that alone is its key."""
+
+    file: str = doc("File name, as it is kept in the store.", key=False)
+    sha256: str = doc("sha256 of the file, 64 lower-case hexadecimal digits.")
+    size: int = doc("Size of the file in bytes.", key=False)
+    urls: tuple[str, ...] = doc(
+        "Upstream addresses of exactly these bytes, best first.", key=False, default=()
+    )
+    pool: tuple[str, ...] = doc(
+        "Paths of exactly these bytes in a Debian archive (`pool/main/...`); the hosts come from the "
+        "machine's apt sources and from the user's configuration.",
+        key=False,
+        default=(),
+    )
+    index: str = doc(
+        "Requirement (`name==version`) that fetches this file from the Python package index which "
+        "pip is configured for.",
+        key=False,
+        default="",
+    )
+    repacked: str = doc(
+        "Why these bytes are not upstream's own, where they are not.", key=False, default=""
+    )
+    signature: Signature | None = doc("Upstream's signature.", key=False, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """How a source becomes a library: commands, run one after another in the unpacked source.
+
+    Placeholders in commands and in values of ``env``: ``{out}`` the directory to install below,
+    ``{arch}`` the processor (`x86_64`), ``{triple}`` its GNU triple (`x86_64-linux-gnu`),
+    ``{host}`` the triple of the building machine, ``{deps}`` the merged files of all inputs.
+    No shell reads the commands.
+    """
+
+    commands: tuple[tuple[str, ...], ...] = doc(
+        "Argument vectors, run in the unpacked source. Libraries configure with `--prefix=/usr` "
+        "and install with `DESTDIR={out}`."
+    )
+    directory: str = doc("Subdirectory of the source to run them in.", default="")
+    env: dict[str, str] = doc("Additional environment variables.", default_factory=dict)
+    patches: tuple[str, ...] = doc("Patch files below `patches/`, applied in order.", default=())
+    remove: tuple[str, ...] = doc("Installed paths (globs) to delete before the check.", default=())
+    expects: tuple[str, ...] = doc("Paths that must exist in the result, such as `lib/libz.a`.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """A native library, built static, position independent and hidden."""
+
+    name: str = doc("Name of the library; also of its file.")
+    version: str = doc("Upstream's version.")
+    licence: str = doc("SPDX licence expression.", key=False)
+    summary: str = doc("What it is for, in one line.", key=False)
+    homepage: str = doc("Where upstream lives.", key=False, default="")
+    notes: str = doc("Choices that a maintainer should know of.", key=False, default="")
+    inputs: tuple[str, ...] = doc("Libraries that it is compiled against, by name.", default=())
+    tools: tuple[str, ...] = doc("Programs of the system that its build needs.", key=False, default=())
+    source: Source = doc("The source archive.")
+    build: Build = doc("How it is built.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """The compiler, linker and C library stubs, pinned by one sha256."""
+
+    name: str = doc("Name of the toolchain; also of its file.")
+    version: str = doc("Upstream's version.")
+    licence: str = doc("SPDX licence expression.", key=False)
+    summary: str = doc("What it is, in one line.", key=False)
+    homepage: str = doc("Where upstream lives.", key=False, default="")
+    source: Source = doc("The wheel that holds it.")
+    cflags: tuple[str, ...] = doc("Flags that every compilation gets.", default=())
+    ldflags: tuple[str, ...] = doc("Flags that every link gets.", default=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSeries:
+    """Patches taken by name from an archive that is fetched, such as a distribution's backports."""
+
+    name: str = doc("Name of the series.", key=False)
+    source: Source = doc("The archive that holds the patches.")
+    directory: str = doc("Directory of the patches inside the archive.")
+    patches: tuple[str, ...] = doc("File names of the patches, in the order of application.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifecycle:
+    """Until when something is kept."""
+
+    released: str = doc("First day of service, ISO date.", key=False)
+    end_of_life: str = doc("Last day of service, ISO date.", key=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpreter:
+    """A CPython and everything that is compiled into it."""
+
+    name: str = doc("`cpython-` and the minor version; also the name of its file.")
+    version: str = doc("Upstream's version.")
+    licence: str = doc("SPDX licence expression.", key=False)
+    homepage: str = doc("Where upstream lives.", key=False, default="")
+    notes: str = doc("Choices that a maintainer should know of.", key=False, default="")
+    lifecycle: Lifecycle = doc("Upstream's dates.", key=False)
+    source: Source = doc("The source archive.")
+    libraries: tuple[str, ...] = doc("Native libraries that it is linked with, by name.")
+    tools: tuple[str, ...] = doc("Programs of the system that its build needs.", key=False, default=())
+    patches: tuple[str, ...] = doc("Patch files below `patches/`, applied in order.", default=())
+    series: tuple[PatchSeries, ...] = doc("Fetched patch series, applied first.", default=())
+    configure: tuple[str, ...] = doc("Options for configure.", default=())
+    cflags: tuple[str, ...] = doc("Optimisation flags.", default=())
+    env: dict[str, str] = doc("Additional environment variables of configure.", default_factory=dict)
+    modules: tuple[str, ...] = doc(
+        "Every extension module that must be there after the build, and in the prefix no other."
+    )
+    test_modules: tuple[str, ...] = doc(
+        "Extension modules that only CPython's own tests need: built, not shipped.", default=()
+    )
+    exclude: tuple[str, ...] = doc("Globs below the prefix that are not shipped.", default=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """The oldest platform that a release runs on."""
+
+    arch: str = doc("Processor, as PEP 600 writes it: `x86_64`, `aarch64`.")
+    glibc: str = doc("Oldest glibc, such as `2.28`.")
+
+    @property
+    def tag(self) -> str:
+        """The platform tag (PEP 600), such as ``manylinux_2_28_x86_64``."""
+        return f"manylinux_{self.glibc.replace('.', '_')}_{self.arch}"
+
+    @property
+    def triple(self) -> str:
+        """The GNU triple, such as ``x86_64-linux-gnu``."""
+        return f"{self.arch}-linux-gnu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What one release ships."""
+
+    name: str = doc("Name of the release, such as `2026.1`; also of its file.")
+    date: str = doc("Date of the release, ISO; the time stamp of everything in it.")
+    lifecycle: Lifecycle = doc("How long the release is kept.", key=False)
+    floor: Floor = doc("The oldest platform.")
+    toolchain: str = doc("Toolchain, by name.")
+    interpreters: tuple[str, ...] = doc("Interpreters by name; the first is the default.")
+
+
+Spec = Library | Toolchain | Interpreter | Release | Source

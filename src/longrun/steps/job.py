@@ -1,0 +1,57 @@
+"""What a builder is given: the step, the entries it may read, and where to work and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from longrun.model import Floor, Spec
+
+
+class Run(Protocol):
+    """Starts a program and waits; output goes to the step's log.
+
+    ``env`` is added to a clean environment: PATH of the system, HOME and TMPDIR in the work
+    directory, LC_ALL=C.UTF-8, TZ=UTC, SOURCE_DATE_EPOCH, MAKEFLAGS with the shared jobserver.
+    Raises BuildError where the program is missing or its exit status is not 0.
+    """
+
+    def __call__(
+        self,
+        argv: list[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: Path | None = None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One step being realised.
+
+    ``inputs`` maps ``kind/name`` (such as ``library/zlib``) to the read-only tree of that entry;
+    it holds the step's inputs, and of libraries also their inputs. A source's tree holds one file.
+    ``patches`` are the spec's patches, in order. ``out`` is an empty directory that becomes the
+    entry's tree; ``work`` is an empty scratch directory that vanishes; ``cache`` may be kept by the
+    builder between builds (compiler caches only: nothing in it may change an output).
+    """
+
+    spec: Spec
+    floor: Floor
+    epoch: int
+    inputs: Mapping[str, Path]
+    patches: tuple[Path, ...]
+    out: Path
+    work: Path
+    cache: Path
+    jobs: int
+    run: Run
+    say: Callable[[str], None]
+
+    def source(self, name: str) -> Path:
+        """The one file of a source input."""
+        (file,) = self.inputs[f"source/{name}"].iterdir()
+        return file
