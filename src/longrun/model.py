@@ -181,4 +181,40 @@ class Release:
     interpreters: tuple[str, ...] = doc("Interpreters by name; the first is the default.")
 
 
-Spec = Library | Toolchain | Interpreter | Release | Source
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """An interpreter, merged with the data of its libraries, relocated and sealed, for a release."""
+
+    release: str = doc("Name of the release.")
+    interpreter: Interpreter = doc("The interpreter.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where one input of an archive comes from."""
+
+    id: str = doc("Step, such as `library/openssl`.")
+    version: str = doc("Upstream's version.")
+    key: str = doc("Key of the step.")
+    licence: str = doc("SPDX licence expression.")
+    sha256: str = doc("sha256 of the source file.")
+    urls: tuple[str, ...] = doc("Where the source file is.")
+    patches: tuple[str, ...] = doc("Patches applied to it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A prefix as one file, with its manifest."""
+
+    release: str = doc("Name of the release.")
+    interpreter: str = doc("Name of the interpreter.")
+    tag: str = doc("Interpreter tag (PEP 425), such as `cp313`.")
+    provenance: tuple[Provenance, ...] = doc("Every input.")
+
+    @property
+    def stem(self) -> str:
+        """File name without ending, less the platform."""
+        return f"longrun-{self.release}-{self.tag}"
+
+
+Spec = Library | Toolchain | Interpreter | Prefix | Archive | Source

@@ -1,0 +1,433 @@
+"""From a release to its steps: pure data, made without compiler, engine or network.
+
+The only place that computes keys. A key is the sha256 of the canonical JSON of everything that can
+change a step's output (its material); see ``docs/architecture.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from longrun.errors import UsageError
+from longrun.model import (
+    Archive,
+    Floor,
+    Interpreter,
+    Library,
+    Prefix,
+    Provenance,
+    Release,
+    Source,
+    Spec,
+    Toolchain,
+)
+from longrun.specs import Specs, near
+
+PACKAGE = Path(__file__).parent
+
+RECIPES: dict[str, tuple[str, ...]] = {
+    "source": (),
+    "toolchain": ("steps/toolchain.py", "unpack.py"),
+    "library": ("steps/library.py", "steps/toolchain.py"),
+    "interpreter": ("steps/interpreter.py", "steps/toolchain.py"),
+    "prefix": ("steps/prefix.py", "relocate.py", "seal.py", "elf.py", "audit/*.py"),
+    "archive": ("steps/archive.py", "manifest.py"),
+}
+"""The code that makes each kind: its bytes are part of the key, so no edit goes unnoticed."""
+
+LIBRARY_EPOCH = 1577836800
+"""Time stamp of libraries, 2020-01-01: constant, so that a new release rebuilds none of them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One artefact to realise; ``material`` is all that its key is made of."""
+
+    kind: str
+    name: str
+    version: str
+    platform: str
+    spec: Spec
+    floor: Floor
+    epoch: int
+    patches: tuple[Path, ...]
+    data: Mapping[str, Path]
+    inputs: tuple[Step, ...]
+    material: Mapping[str, Any]
+    key: str
+
+    @property
+    def id(self) -> str:
+        """Kind and name, such as ``library/openssl``."""
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def title(self) -> str:
+        """Id and version, for people."""
+        return f"{self.id} {self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The steps of a release in an order in which they can be built, and what is wanted of them."""
+
+    release: Release
+    steps: tuple[Step, ...]
+    targets: tuple[Step, ...]
+
+    def find(self, name: str) -> Step:
+        """The step that a person names: ``library/openssl``, or ``openssl`` for short."""
+        found = [step for step in self.steps if step.id == name]
+        found += [step for step in self.steps if step.name == name and step.kind != "source"]
+        if not found:
+            known = [step.id for step in self.steps]
+            known += [step.name for step in self.steps]
+            raise UsageError(
+                f"no step {name!r} in release {self.release.name}{near(name, known)}",
+                remedy="./build.py plan lists the steps",
+            )
+        return found[0]
+
+    def needed(self, *targets: Step) -> tuple[Step, ...]:
+        """The given steps and all that they need, in order."""
+        wanted = {step.key for target in targets for step in closure(target)}
+        return tuple(step for step in self.steps if step.key in wanted)
+
+
+def closure(step: Step) -> Iterator[Step]:
+    """A step and everything below it, inputs first, each once."""
+    seen: set[str] = set()
+
+    def visit(step: Step) -> Iterator[Step]:
+        if step.key not in seen:
+            seen.add(step.key)
+            for needed in step.inputs:
+                yield from visit(needed)
+            yield step
+
+    return visit(step)
+
+
+def choose_release(specs: Specs, name: str | None) -> Release:
+    """The named release, or the latest."""
+    if name is None:
+        if not specs.releases:
+            raise UsageError("there is no spec of a release in specs/releases/")
+        return max(specs.releases.values(), key=lambda release: release.date)
+    if name not in specs.releases:
+        known = list(specs.releases)
+        raise UsageError(
+            f"no release {name!r}{near(name, known)}", remedy=f"releases: {', '.join(known)}"
+        )
+    return specs.releases[name]
+
+
+def choose_interpreters(
+    specs: Specs, release: Release, versions: list[str]
+) -> tuple[Interpreter, ...]:
+    """The named interpreters of a release (``3.13`` or ``cpython-3.13``), or its default."""
+    if not versions:
+        return (specs.interpreters[release.interpreters[0]],)
+    chosen = {}
+    for version in versions:
+        name = version if version.startswith("cpython-") else f"cpython-{version}"
+        if name not in release.interpreters:
+            known = [name.removeprefix("cpython-") for name in release.interpreters]
+            raise UsageError(
+                f"release {release.name} has no interpreter {version!r}"
+                f"{near(version.removeprefix('cpython-'), known)}",
+                remedy=f"its interpreters: {', '.join(known)}",
+            )
+        chosen[name] = specs.interpreters[name]
+    return tuple(chosen.values())
+
+
+def make_plan(
+    specs: Specs,
+    release: Release,
+    interpreters: tuple[Interpreter, ...],
+    *,
+    floor: Floor | None = None,
+) -> Plan:
+    """All steps from the sources to the archives of the given interpreters."""
+    planner = _Planner(specs=specs, release=release, floor=floor or release.floor)
+    targets = tuple(planner.archive(interpreter) for interpreter in interpreters)
+    return Plan(release=release, steps=tuple(planner.steps.values()), targets=targets)
+
+
+class _Planner:
+    """Makes each step once; ``steps`` fills in an order in which they can be built."""
+
+    def __init__(self, *, specs: Specs, release: Release, floor: Floor) -> None:
+        self.specs = specs
+        self.release = release
+        self.floor = floor
+        self.steps: dict[str, Step] = {}
+        self._recipes: dict[str, str] = {}
+
+    def archive(self, interpreter: Interpreter) -> Step:
+        prefix = self.prefix(interpreter)
+        archive = Archive(
+            release=self.release.name,
+            interpreter=interpreter.name,
+            tag=interpreter_tag(interpreter),
+            provenance=provenance(prefix),
+        )
+        return self._step(
+            "archive",
+            interpreter.name,
+            self.release.name,
+            archive,
+            inputs=(prefix,),
+            epoch=_epoch(self.release.date),
+        )
+
+    def prefix(self, interpreter: Interpreter) -> Step:
+        built = self.interpreter(interpreter)
+        libraries = tuple(step for step in built.inputs if step.kind == "library")
+        api = self.specs.root / "specs" / "interpreters" / f"{interpreter.name}.api.toml"
+        return self._step(
+            "prefix",
+            interpreter.name,
+            self.release.name,
+            Prefix(release=self.release.name, interpreter=interpreter),
+            inputs=(built, *libraries),
+            data={"api": api} if api.exists() else {},
+            epoch=_epoch(self.release.date),
+        )
+
+    def interpreter(self, interpreter: Interpreter) -> Step:
+        series = tuple(
+            self.source(f"{interpreter.name}-{series.name}", interpreter.version, series.source)
+            for series in interpreter.series
+        )
+        return self._step(
+            "interpreter",
+            interpreter.name,
+            interpreter.version,
+            interpreter,
+            inputs=(
+                self.source(interpreter.name, interpreter.version, interpreter.source),
+                *series,
+                self.toolchain(),
+                *self._libraries(interpreter.libraries),
+            ),
+            patches=interpreter.patches,
+            epoch=_epoch(interpreter.lifecycle.released),
+        )
+
+    def library(self, library: Library) -> Step:
+        return self._step(
+            "library",
+            library.name,
+            library.version,
+            library,
+            inputs=(
+                self.source(library.name, library.version, library.source),
+                self.toolchain(),
+                *self._libraries(library.inputs),
+            ),
+            patches=library.build.patches,
+        )
+
+    def _libraries(self, names: tuple[str, ...]) -> tuple[Step, ...]:
+        """The steps of the named libraries and, before them, of all that these need."""
+        found: dict[str, Step] = {}
+        for name in names:
+            step = self.library(self.specs.libraries[name])
+            for needed in (*step.inputs, step):
+                if needed.kind == "library":
+                    found[needed.id] = needed
+        return tuple(found.values())
+
+    def toolchain(self) -> Step:
+        toolchain = self.specs.toolchains[self.release.toolchain]
+        return self._step(
+            "toolchain",
+            toolchain.name,
+            toolchain.version,
+            toolchain,
+            inputs=(self.source(toolchain.name, toolchain.version, toolchain.source),),
+            # one wheel serves every floor and processor
+            platform="any",
+        )
+
+    def source(self, name: str, version: str, source: Source) -> Step:
+        step_id = f"source/{name}"
+        if step_id not in self.steps:
+            self.steps[step_id] = Step(
+                kind="source",
+                name=name,
+                version=version,
+                platform="any",
+                spec=source,
+                floor=self.floor,
+                epoch=LIBRARY_EPOCH,
+                patches=(),
+                data={},
+                inputs=(),
+                material={"kind": "source", "sha256": source.sha256},
+                key=source.sha256,
+            )
+        return self.steps[step_id]
+
+    def _step(
+        self,
+        kind: str,
+        name: str,
+        version: str,
+        spec: Library | Toolchain | Interpreter | Prefix | Archive,
+        *,
+        inputs: tuple[Step, ...],
+        patches: tuple[str, ...] = (),
+        data: Mapping[str, Path] | None = None,
+        epoch: int = LIBRARY_EPOCH,
+        platform: str = "",
+    ) -> Step:
+        step_id = f"{kind}/{name}"
+        if step_id in self.steps:
+            return self.steps[step_id]
+        files = [self.specs.root / "patches" / patch for patch in patches]
+        material = {
+            "kind": kind,
+            "name": name,
+            "version": version,
+            "platform": platform or self.floor.tag,
+            "epoch": epoch,
+            "params": keyed(spec),
+            "patches": {
+                patch: _sha256(file) for patch, file in zip(patches, files, strict=True)
+            },
+            "data": {label: _sha256(file) for label, file in (data or {}).items()},
+            "recipe": self._recipe(kind),
+            "inputs": {step.id: step.key for step in inputs},
+        }
+        step = Step(
+            kind=kind,
+            name=name,
+            version=version,
+            platform=platform or self.floor.tag,
+            spec=spec,
+            floor=self.floor,
+            epoch=epoch,
+            patches=tuple(files),
+            data=data or {},
+            inputs=inputs,
+            material=material,
+            key=hashlib.sha256(canonical_json(material)).hexdigest(),
+        )
+        self.steps[step_id] = step
+        return step
+
+    def _recipe(self, kind: str) -> str:
+        if kind not in self._recipes:
+            digest = hashlib.sha256()
+            for pattern in RECIPES[kind]:
+                for file in sorted(PACKAGE.glob(pattern)):
+                    digest.update(f"{file.name}\0".encode() + file.read_bytes())
+            self._recipes[kind] = digest.hexdigest()
+        return self._recipes[kind]
+
+
+def interpreter_tag(interpreter: Interpreter) -> str:
+    """The interpreter tag of PEP 425, such as ``cp313``."""
+    major, minor = interpreter.version.split(".")[:2]
+    return f"cp{major}{minor}"
+
+
+def provenance(prefix: Step) -> tuple[Provenance, ...]:
+    """Every input of a prefix that came from outside, sorted by id."""
+    found = []
+    for step in closure(prefix):
+        if isinstance(step.spec, Library | Toolchain | Interpreter):
+            sources = [step.spec.source]
+            if isinstance(step.spec, Interpreter):
+                sources += [series.source for series in step.spec.series]
+            for source in sources:
+                found.append(_provenance(step, step.spec, source))
+    return tuple(sorted(found, key=lambda item: (item.id, item.sha256)))
+
+
+def _provenance(step: Step, spec: Library | Toolchain | Interpreter, source: Source) -> Provenance:
+    return Provenance(
+        id=step.id,
+        version=spec.version,
+        key=step.key,
+        licence=spec.licence,
+        sha256=source.sha256,
+        urls=(*source.urls, *source.pool, *filter(None, [source.index])),
+        patches=tuple(step.material["patches"]),
+    )
+
+
+def keyed(spec: object) -> Any:
+    """The part of a spec that can change an output, as plain data; sources count as inputs."""
+    if dataclasses.is_dataclass(spec):
+        return {
+            field.name: keyed(getattr(spec, field.name))
+            for field in dataclasses.fields(spec)
+            if field.metadata["key"] and not isinstance(getattr(spec, field.name), Source)
+        }
+    if isinstance(spec, tuple):
+        return [keyed(item) for item in spec]
+    return spec
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON of which equal values always give the same bytes."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two materials of one step, in words, the cause first."""
+    found = []
+    if old.get("version") != new.get("version"):
+        found.append(f"{new['name']} {old.get('version')} -> {new['version']}")
+    for word, key in (("patch", "patches"), ("data", "data")):
+        found += _mapping_changes(word, old.get(key, {}), new.get(key, {}))
+    if old.get("params") != new.get("params"):
+        found += [f"spec: {key} changed" for key in _changed(old.get("params"), new.get("params"))]
+    if old.get("recipe") != new.get("recipe"):
+        found.append(f"recipe of {new['kind']} steps changed")
+    for key in ("platform", "epoch"):
+        if old.get(key) != new.get(key):
+            found.append(f"{key} {old.get(key)} -> {new.get(key)}")
+    before, after = old.get("inputs", {}), new.get("inputs", {})
+    for step_id in _changed(before, after):
+        verb = "changed" if step_id in before and step_id in after else (
+            "added" if step_id in after else "removed"
+        )
+        kind, _, name = step_id.partition("/")
+        found.append(f"{kind} {verb}" if kind in ("toolchain", "source") else f"{name} {verb}")
+    return found
+
+
+def _mapping_changes(word: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    found = []
+    for name in _changed(old, new):
+        verb = "added" if name not in old else "removed" if name not in new else "changed"
+        found.append(f"{word} {Path(name).name} {verb}")
+    return found
+
+
+def _changed(old: Any, new: Any) -> list[str]:
+    before, after = old or {}, new or {}
+    names = [*after, *(name for name in before if name not in after)]
+    return [name for name in names if before.get(name) != after.get(name)]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _epoch(date: str) -> int:
+    midnight = datetime.datetime.fromisoformat(date).replace(tzinfo=datetime.UTC)
+    return int(midnight.timestamp())

@@ -1,0 +1,213 @@
+"""The only place that starts programs: clean environment, output to a log, no network, one pool of jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from longrun.errors import BuildError, SetupError
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+def find_tool(name: str) -> str | None:
+    """Where a program of the system is, or None; the caller's PATH does not count."""
+    return shutil.which(name, path=SYSTEM_PATH)
+
+
+def output(argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """What a short program prints; SetupError where it is missing, BuildError where it fails."""
+    try:
+        done = subprocess.run(
+            argv,
+            env=env,
+            cwd=cwd,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    except FileNotFoundError as error:
+        raise SetupError(f"{argv[0]}: not found") from error
+    except subprocess.CalledProcessError as error:
+        raise BuildError(f"{argv[0]} failed: {(error.stderr or error.stdout).strip()}") from error
+    return done.stdout
+
+
+def attach(
+    argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> int:
+    """Run a program on the user's terminal and give its exit status."""
+    return subprocess.run(argv, env=env, cwd=cwd, check=False).returncode
+
+
+@cache
+def without_network() -> tuple[str, ...]:
+    """The command prefix that runs a program in an empty network namespace; () where not allowed.
+
+    Root makes the namespace directly; a user needs a user namespace, which some sites switch off.
+    """
+    unshare = find_tool("unshare")
+    if unshare is None:
+        return ()
+    for prefix in (
+        (unshare, "--net"),
+        (unshare, "--user", "--map-current-user", "--net"),
+        (unshare, "--user", "--map-root-user", "--net"),
+    ):
+        done = subprocess.run([*prefix, "true"], check=False, capture_output=True)
+        if done.returncode == 0:
+            return prefix
+    return ()
+
+
+class JobServer:
+    """GNU make's job server: one pool of ``jobs`` tokens for every step and every make below it.
+
+    A step takes a token to run at all; its make, and the makes of other steps, share the rest, so
+    that two steps in their single-threaded configure use two cores and a lone make uses both.
+    Protocol: GNU make manual, "POSIX Jobserver Interaction"; pipe form, which make 3.78 and later
+    understand.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._read, self._write = os.pipe()
+        os.write(self._write, b"+" * jobs)
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The pipe that children inherit."""
+        return self._read, self._write
+
+    @property
+    def makeflags(self) -> str:
+        """MAKEFLAGS for a child that inherits the pipe."""
+        # --jobserver-auth since make 4.2; older ones ignore it and build with one job
+        return f" -j{self.jobs} --jobserver-auth={self._read},{self._write}"
+
+    @contextlib.contextmanager
+    def token(self) -> Iterator[None]:
+        """Hold one token, waiting for it."""
+        token = os.read(self._read, 1)
+        try:
+            yield
+        finally:
+            os.write(self._write, token)
+
+
+@dataclass
+class Programs:
+    """The programs running now, so that an interrupted build can stop them all."""
+
+    _running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: bool = False
+
+    def start(self, popen: subprocess.Popen[bytes]) -> None:
+        """Remember a program; one that starts after ``stop`` is killed at once."""
+        with self._lock:
+            self._running.add(popen)
+            if self._stopped:
+                _kill(popen)
+
+    def end(self, popen: subprocess.Popen[bytes]) -> None:
+        """Forget a program that ended."""
+        with self._lock:
+            self._running.discard(popen)
+
+    def stop(self) -> None:
+        """Kill every program with all its children."""
+        with self._lock:
+            self._stopped = True
+            for popen in self._running:
+                _kill(popen)
+
+
+def _kill(popen: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(popen.pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs the programs of one step; see ``steps.job.Run``.
+
+    ``private`` holds HOME and TMPDIR; ``held`` are descriptors that children inherit, so that a
+    lock on the staging directory outlives a killed build for as long as its programs write there.
+    """
+
+    work: Path
+    private: Path
+    log: Path
+    epoch: int
+    jobserver: JobServer
+    programs: Programs
+    held: tuple[int, ...] = ()
+    network: bool = False
+
+    def __call__(
+        self,
+        argv: list[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: Path | None = None,
+    ) -> None:
+        """Run ``argv``; its output goes to the log. BuildError where it is missing or fails."""
+        prefix = () if self.network else without_network()
+        with self.log.open("ab") as log, (stdin or Path(os.devnull)).open("rb") as source:
+            log.write(f"$ {' '.join(argv)}\n".encode())
+            log.flush()
+            try:
+                popen = subprocess.Popen(
+                    [*prefix, *argv],
+                    cwd=cwd or self.work,
+                    env=self._environment(env or {}),
+                    stdin=source,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=(*self.jobserver.descriptors, *self.held),
+                )
+            except FileNotFoundError as error:
+                raise BuildError(
+                    f"{argv[0]}: not found", remedy="./build.py doctor names what is missing"
+                ) from error
+            self.programs.start(popen)
+            try:
+                status = popen.wait()
+            finally:
+                self.programs.end(popen)
+        if status:
+            raise BuildError(f"{argv[0]} ended with {_status(status)}: {' '.join(argv)[:300]}")
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        home, temporary = self.private / "home", self.private / "tmp"
+        home.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir(exist_ok=True)
+        return {
+            "PATH": SYSTEM_PATH,
+            "HOME": str(home),
+            "TMPDIR": str(temporary),
+            "LC_ALL": "C.UTF-8",
+            "TZ": "UTC",
+            "SOURCE_DATE_EPOCH": str(self.epoch),
+            "MAKEFLAGS": self.jobserver.makeflags,
+            **more,
+        }
+
+
+def _status(status: int) -> str:
+    if status < 0:
+        return f"signal {signal.Signals(-status).name}"
+    return f"exit status {status}"
