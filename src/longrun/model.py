@@ -62,7 +62,7 @@ class Build:
     Placeholders in commands and in values of ``env``: ``{out}`` the directory to install below,
     ``{arch}`` the processor (`x86_64`), ``{triple}`` its GNU triple (`x86_64-linux-gnu`),
     ``{host}`` the triple of the building machine, ``{deps}`` the merged files of all inputs.
-    No shell reads the commands.
+    ``{{`` and ``}}`` are braces. No shell reads the commands.
     """
 
     commands: tuple[tuple[str, ...], ...] = doc(
@@ -74,6 +74,10 @@ class Build:
     patches: tuple[str, ...] = doc("Patch files below `patches/`, applied in order.", default=())
     remove: tuple[str, ...] = doc("Installed paths (globs) to delete before the check.", default=())
     expects: tuple[str, ...] = doc("Paths that must exist in the result, such as `lib/libz.a`.")
+    licences: tuple[str, ...] = doc(
+        "The source's licence files (globs), kept in `share/licenses/`; each must match.",
+        default=("COPYING",),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
