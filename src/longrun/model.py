@@ -61,7 +61,8 @@ class Build:
 
     Placeholders in commands and in values of ``env``: ``{out}`` the directory to install below,
     ``{arch}`` the processor (`x86_64`), ``{triple}`` its GNU triple (`x86_64-linux-gnu`),
-    ``{host}`` the triple of the building machine, ``{deps}`` the merged files of all inputs.
+    ``{host}`` the triple of the building machine, ``{deps}`` the merged files of all inputs,
+    ``{python}`` the Python that runs Longrun.
     ``{{`` and ``}}`` are braces. No shell reads the commands.
     """
 
