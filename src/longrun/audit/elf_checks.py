@@ -1,0 +1,304 @@
+"""Checks of executables and shared objects: what they need, where they look, what they show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+
+from longrun import elf
+from longrun.audit.check import CannotCheckError, Check
+from longrun.audit.policy import LOADERS, Policy, version
+from longrun.audit.report import ERROR, WARNING, Finding, Highest
+from longrun.audit.tree import Node, Tree
+
+_TRACKED = ("GLIBC", "GLIBCXX", "CXXABI")
+# Markers instead of versions: what each asks of glibc (elf/Versions of glibc's source)
+_MARKERS = {
+    "GLIBC_ABI_DT_RELR": "2.36",
+    "GLIBC_ABI_GNU_TLS": "2.42",
+    "GLIBC_ABI_GNU2_TLS": "2.42",
+    "GLIBC_ABI_DT_X86_64_PLT": "2.42",
+}
+_LINKER_SYMBOLS = ("_init", "_fini", "_edata", "_end", "__bss_start")
+# Parts of libstdc++ that have names instead of numbers, and are as old as any floor
+_UNNUMBERED = ("CXXABI_FLOAT128", "CXXABI_TM_1", "CXXABI_LDBL_1.3", "GLIBCXX_LDBL_3.4")
+
+
+def check_elf(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """Every ELF file can be read, is for the floor's processor and names the ABI's loader."""
+    arch = policy.floor.arch if policy.floor else _own_arch(tree)
+    for node in tree.nodes.values():
+        found = node.content.elf
+        if node.content.elf_error:
+            yield Finding(
+                path=node.path,
+                message=node.content.elf_error.removeprefix(f"{node.path}: "),
+                remedy="build or fetch this file again; it cannot be loaded as it is",
+            )
+        elif found and arch and elf.MACHINES.get(found.machine) != arch:
+            name = elf.MACHINES.get(found.machine, f"e_machine {found.machine}")
+            yield Finding(
+                path=node.path,
+                message=f"is for {name}, the prefix is for {arch}",
+                remedy="build it with the release's target, or take the wheel of this processor",
+            )
+        elif found and arch and found.interpreter not in ("", LOADERS[arch]):
+            yield Finding(
+                path=node.path,
+                message=f"asks for the dynamic linker {found.interpreter}",
+                remedy=f"link it with --dynamic-linker={LOADERS[arch]}",
+            )
+
+
+def _own_arch(tree: Tree) -> str:
+    """The processor of the interpreter itself."""
+    node = tree.nodes.get(f"bin/python{tree.python}")
+    return elf.MACHINES.get(node.content.elf.machine, "") if node and node.content.elf else ""
+
+
+def check_versions(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """No symbol version is newer than the floor has (PEP 600)."""
+    limits = policy.limits()
+    if not limits:
+        raise CannotCheckError("no floor is given to compare with")
+    for node, kind, names in _version_needs(tree):
+        if kind in limits:
+            yield from _version_findings(node, names, f"{kind}_{limits[kind]}")
+
+
+def _version_findings(node: Node, names: list[str], highest: str) -> Iterator[Finding]:
+    limit = version(_split(highest)[1])
+    numbers = {name: version(_split(name)[1]) for name in names}
+    private = [name for name in names if not numbers[name] and name not in _UNNUMBERED]
+    newer = [name for name in names if numbers[name] > limit]
+    if private:
+        yield Finding(
+            path=node.path,
+            message=f"needs {', '.join(private)}: not a public interface of any version",
+            remedy="find what links against it (readelf -V) and build that without it",
+        )
+    if newer:
+        newer.sort(key=lambda name: numbers[name], reverse=True)
+        yield Finding(
+            path=node.path,
+            message=f"needs {', '.join(newer)}; the floor has {highest}",
+            remedy="compile it with the release's toolchain, or take a wheel for an older platform",
+        )
+
+
+def _version_needs(tree: Tree) -> Iterator[tuple[Node, str, list[str]]]:
+    """By file and kind, symbol versions wanted of the system; bundled libraries have theirs."""
+    inside = {PurePosixPath(path).name for path in tree.nodes}
+    for node, found in tree.objects():
+        kinds: dict[str, list[str]] = {}
+        for library, names in found.versions.items():
+            for name in names if library not in inside else ():
+                kinds.setdefault(_split(name)[0], []).append(name)
+        for kind, names_ in kinds.items():
+            yield node, kind, names_
+
+
+def _split(name: str) -> tuple[str, str]:
+    """``GLIBC_2.28`` as kind and number; markers count as the version that brought them."""
+    kind, _, number = name.partition("_")
+    return kind, _MARKERS.get(name, number)
+
+
+def highest_versions(tree: Tree) -> Mapping[str, Highest]:
+    """The highest version of each kind that any file needs, and the file."""
+    best: dict[str, Highest] = {}
+    for node, kind, names in _version_needs(tree):
+        number = max((_split(name)[1] for name in names), key=version)
+        known = version(best[kind].version) if kind in best else ()
+        if kind in _TRACKED and version(number) > known:
+            best[kind] = Highest(version=number, path=node.path)
+    return {kind: best[kind] for kind in _TRACKED if kind in best}
+
+
+def check_needed(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """Every needed library is on the allow list, or is in the prefix where RUNPATH leads."""
+    if policy.needed is None:
+        raise CannotCheckError("no list of allowed libraries is given")
+    names = {PurePosixPath(path).name: path for path in tree.nodes}
+    for node, found in tree.objects():
+        packages = node.path.startswith(tree.packages)
+        allowed = policy.needed_packages if packages else policy.needed
+        for library in found.needed:
+            if library not in allowed and not _is_found(tree, node, found, library):
+                severity = WARNING if packages else ERROR
+                yield _needed_finding(node, library, names.get(library, ""), severity)
+
+
+def _is_found(tree: Tree, node: Node, found: elf.Elf, library: str) -> bool:
+    return any(
+        f"{directory}/{library}".lstrip("/") in tree.nodes
+        for entry in (found.runpath or found.rpath).split(":")
+        if (directory := _inside(node.path, entry)) is not None
+    )
+
+
+def _needed_finding(node: Node, library: str, elsewhere: str, severity: str) -> Finding:
+    if elsewhere:
+        return Finding(
+            path=node.path,
+            message=f"needs {library}; {elsewhere} is in the prefix, but no RUNPATH leads there, "
+            "so it works only after something else has loaded it",
+            remedy="give it a RUNPATH of $ORIGIN, or test that its package loads the library first",
+            # wheels do this on purpose: the package loads its libraries, then its modules
+            severity=severity,
+        )
+    return Finding(
+        path=node.path,
+        message=f"needs {library}, which neither the prefix nor every system has",
+        remedy="link it statically, or bundle it and set a RUNPATH of $ORIGIN",
+    )
+
+
+def check_runpath(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """RPATH and RUNPATH only lead from the file's own place to places inside the prefix."""
+    for node, found in tree.objects():
+        for kind, value in (("RPATH", found.rpath), ("RUNPATH", found.runpath)):
+            for entry in value.split(":") if value else ():
+                if _inside(node.path, entry) is None:
+                    yield Finding(
+                        path=node.path,
+                        message=f"{kind} {entry!r} {_runpath_fault(entry)}",
+                        remedy="link without it, or clear it: elf.apply(path, "
+                        "Edits(clear_runpath=True))",
+                    )
+
+
+def _runpath_fault(entry: str) -> str:
+    if not entry:
+        return "is empty: libraries would be taken from the current directory"
+    if not entry.startswith(("$ORIGIN", "${ORIGIN}")):
+        return "is not relative to $ORIGIN: another machine has other files there, or none"
+    return "leads out of the prefix"
+
+
+def _inside(path: str, entry: str) -> str | None:
+    """The directory of the prefix that a RUNPATH entry of the file at ``path`` names, or None."""
+    rest = entry.replace("${ORIGIN}", "$ORIGIN").removeprefix("$ORIGIN")
+    is_relative = entry.startswith(("$ORIGIN", "${ORIGIN}")) and rest[:1] in ("", "/")
+    if not is_relative or "$" in rest:
+        return None
+    directory = os.path.normpath(os.path.dirname(path) + "/." + rest).lstrip("/")
+    directory = "" if directory == "." else directory
+    return None if directory.split("/")[0] == ".." or _escapes(path, rest) else directory
+
+
+def _escapes(path: str, rest: str) -> bool:
+    """Whether a relative path climbs out of the prefix on its way, even if it comes back."""
+    depth = path.count("/")
+    for part in rest.split("/"):
+        depth += {"": 0, ".": 0, "..": -1}.get(part, 1)
+        if depth < 0:
+            return True
+    return False
+
+
+def check_exports(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """No symbol of a statically linked library is visible to the rest of the process.
+
+    A second copy of such a library in the process, from a wheel or the system, would bind to it.
+    Shared libraries that wheels bundle export what they are for, so below site-packages only
+    extension modules are looked at.
+    """
+    for node, found in tree.objects():
+        names = [symbol.name for symbol in found.exports]
+        packages = node.path.startswith(tree.packages)
+        module = any(name.startswith("PyInit_") for name in names)
+        if packages and not module:
+            continue
+        for library, pattern in policy.foreign_symbols.items():
+            foreign = [name for name in names if pattern.match(name)]
+            if foreign:
+                yield Finding(
+                    path=node.path,
+                    message=f"exports {len(foreign)} symbols of {library}, {_some(foreign)}",
+                    remedy="link it with a version script: { global: PyInit_*; local: *; };",
+                    severity=WARNING if packages else ERROR,
+                )
+        if node.path.startswith(f"{tree.library}/lib-dynload/"):
+            yield from _other_exports(node, names, policy)
+
+
+def _other_exports(node: Node, names: list[str], policy: Policy) -> Iterator[Finding]:
+    """An extension module has to show its init function and nothing else."""
+    patterns = policy.foreign_symbols.values()
+    other = [
+        name
+        for name in names
+        if not name.startswith("PyInit")  # PyInitU_ too: PEP 489, names that are not ASCII
+        and name not in _LINKER_SYMBOLS
+        and not any(pattern.match(name) for pattern in patterns)
+    ]
+    if other:
+        yield Finding(
+            path=node.path,
+            message=f"exports {len(other)} symbols besides PyInit_, {_some(other)}",
+            remedy="link it with a version script: { global: PyInit_*; local: *; };",
+            severity=WARNING,
+        )
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:3])
+    return f"such as {shown}" if len(names) > 3 else shown
+
+
+def check_execstack(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """No file makes the stack executable; glibc 2.41 refuses to dlopen one that does."""
+    for node, found in tree.objects():
+        if found.executable_stack:
+            reason = "has no PT_GNU_STACK" if found.stack_flags is None else "PT_GNU_STACK has X"
+            yield Finding(
+                path=node.path,
+                message=f"makes the stack executable: {reason}",
+                remedy="link with -z noexecstack; assembler files need a .note.GNU-stack section",
+            )
+
+
+def check_relro(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """The dynamic linker's tables become read-only after relocation."""
+    for node, found in tree.objects():
+        if found.dynamic and not found.relro:
+            yield _hardening(tree, node, "has no PT_GNU_RELRO", "link with -z relro")
+
+
+def check_bind_now(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """All symbols are bound at load, so a missing one is seen at once and the GOT is read-only."""
+    for node, found in tree.objects():
+        if found.dynamic and not found.bind_now:
+            yield _hardening(tree, node, "is not BIND_NOW", "link with -z now")
+
+
+def _hardening(tree: Tree, node: Node, message: str, remedy: str) -> Finding:
+    # wheels are taken as they are: most of PyPI's are linked lazily, which is not for us to mend
+    severity = WARNING if node.path.startswith(tree.packages) else ERROR
+    return Finding(path=node.path, message=message, remedy=remedy, severity=severity)
+
+
+def check_textrel(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """No relocation writes to code: SELinux denies it, and pages would not be shared."""
+    for node, found in tree.objects():
+        if found.textrel:
+            yield Finding(
+                path=node.path,
+                message="has relocations in its code (TEXTREL)",
+                remedy="compile all that goes into it with -fPIC",
+            )
+
+
+CHECKS: dict[str, Check] = {
+    "elf": check_elf,
+    "versions": check_versions,
+    "needed": check_needed,
+    "runpath": check_runpath,
+    "exports": check_exports,
+    "execstack": check_execstack,
+    "relro": check_relro,
+    "bind-now": check_bind_now,
+    "textrel": check_textrel,
+}
