@@ -78,7 +78,8 @@ def check(file: Path, signature: Signature, detached: Path, *, keys: Path, name:
 
 def _gist(text: str) -> str:
     """What a tool printed, without its status lines, on one line."""
-    lines = (line.removeprefix("gpgv: ").strip() for line in text.splitlines())
+    printed = text.partition(" failed: ")[2] or text  # output() begins with the program's path
+    lines = (line.removeprefix("gpgv: ").strip() for line in printed.splitlines())
     return "; ".join(line for line in lines if line and not line.startswith("[GNUPG:]"))
 
 
