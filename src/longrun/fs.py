@@ -76,7 +76,7 @@ def _record(item: tuple[str, os.DirEntry[str]]) -> Record:
 
 
 def tree_digest(records: Iterable[Record]) -> str:
-    """One sha256 for a whole tree: paths, types, modes and contents; owners and times do not count."""
+    """One sha256 for a tree: paths, types, modes, contents; owners and times do not count."""
     digest = hashlib.sha256()
     for record in sorted(records, key=lambda record: record.path):
         line = f"{record.type} {record.mode:o} {record.value} {record.path}\0"
@@ -103,20 +103,16 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
 
 
 def copy_atomic(source: Path, target: Path) -> None:
-    """Copy a file beside its target, by hard link where possible, and rename it into place."""
+    """Copy a file beside its target, read-only, and rename it into place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
     try:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
-            temporary.chmod(0o444)
+        shutil.copyfile(source, temporary)
+        temporary.chmod(0o444)
         temporary.rename(target)
-    finally:
-        # rename does nothing where both names are already one file
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 def make_read_only(tree: Path) -> None:

@@ -38,8 +38,8 @@ class Source:
         "Upstream addresses of exactly these bytes, best first.", key=False, default=()
     )
     pool: tuple[str, ...] = doc(
-        "Paths of exactly these bytes in a Debian archive (`pool/main/...`); the hosts come from the "
-        "machine's apt sources and from the user's configuration.",
+        "Paths of exactly these bytes in a Debian archive (`pool/main/...`); the hosts come "
+        "from the machine's apt sources and from the user's configuration.",
         key=False,
         default=(),
     )
@@ -62,7 +62,7 @@ class Build:
     Placeholders in commands and in values of ``env``: ``{out}`` the directory to install below,
     ``{arch}`` the processor (`x86_64`), ``{triple}`` its GNU triple (`x86_64-linux-gnu`),
     ``{host}`` the triple of the building machine, ``{deps}`` the merged files of all inputs,
-    ``{python}`` the Python that runs Longrun.
+    ``{source}`` the unpacked source, ``{python}`` the Python that runs Longrun.
     ``{{`` and ``}}`` are braces. No shell reads the commands.
     """
 
@@ -92,7 +92,9 @@ class Library:
     homepage: str = doc("Where upstream lives.", key=False, default="")
     notes: str = doc("Choices that a maintainer should know of.", key=False, default="")
     inputs: tuple[str, ...] = doc("Libraries that it is compiled against, by name.", default=())
-    tools: tuple[str, ...] = doc("Programs of the system that its build needs.", key=False, default=())
+    tools: tuple[str, ...] = doc(
+        "Programs of the system that its build needs.", key=False, default=()
+    )
     source: Source = doc("The source archive.")
     build: Build = doc("How it is built.")
 
@@ -141,12 +143,16 @@ class Interpreter:
     lifecycle: Lifecycle = doc("Upstream's dates.", key=False)
     source: Source = doc("The source archive.")
     libraries: tuple[str, ...] = doc("Native libraries that it is linked with, by name.")
-    tools: tuple[str, ...] = doc("Programs of the system that its build needs.", key=False, default=())
+    tools: tuple[str, ...] = doc(
+        "Programs of the system that its build needs.", key=False, default=()
+    )
     patches: tuple[str, ...] = doc("Patch files below `patches/`, applied in order.", default=())
     series: tuple[PatchSeries, ...] = doc("Fetched patch series, applied first.", default=())
     configure: tuple[str, ...] = doc("Options for configure.", default=())
     cflags: tuple[str, ...] = doc("Optimisation flags.", default=())
-    env: dict[str, str] = doc("Additional environment variables of configure.", default_factory=dict)
+    env: dict[str, str] = doc(
+        "Additional environment variables of configure.", default_factory=dict
+    )
     modules: tuple[str, ...] = doc(
         "Every extension module that must be there after the build, and in the prefix no other."
     )

@@ -302,9 +302,7 @@ class _Planner:
             "platform": platform or self.floor.tag,
             "epoch": epoch,
             "params": keyed(spec),
-            "patches": {
-                patch: _sha256(file) for patch, file in zip(patches, files, strict=True)
-            },
+            "patches": {patch: _sha256(file) for patch, file in zip(patches, files, strict=True)},
             "data": {label: _sha256(file) for label, file in (data or {}).items()},
             "recipe": self._recipe(kind),
             "inputs": {step.id: step.key for step in inputs},
@@ -402,8 +400,10 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             found.append(f"{key} {old.get(key)} -> {new.get(key)}")
     before, after = old.get("inputs", {}), new.get("inputs", {})
     for step_id in _changed(before, after):
-        verb = "changed" if step_id in before and step_id in after else (
-            "added" if step_id in after else "removed"
+        verb = (
+            "changed"
+            if step_id in before and step_id in after
+            else ("added" if step_id in after else "removed")
         )
         kind, _, name = step_id.partition("/")
         found.append(f"{kind} {verb}" if kind in ("toolchain", "source") else f"{name} {verb}")

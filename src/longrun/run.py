@@ -1,4 +1,4 @@
-"""The only place that starts programs: clean environment, output to a log, no network, one pool of jobs."""
+"""The only place that starts programs: clean environment, a log, no network, one job pool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name, path=SYSTEM_PATH)
 
 
-def output(argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+def output(
+    argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> str:
     """What a short program prints; SetupError where it is missing, BuildError where it fails."""
     try:
         done = subprocess.run(
@@ -32,8 +34,7 @@ def output(argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path |
             cwd=cwd,
             check=True,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
         )
     except FileNotFoundError as error:
@@ -94,6 +95,10 @@ class JobServer:
         """MAKEFLAGS for a child that inherits the pipe."""
         # --jobserver-auth since make 4.2; older ones ignore it and build with one job
         return f" -j{self.jobs} --jobserver-auth={self._read},{self._write}"
+
+    def release_waiters(self) -> None:
+        """Give every thread that waits for a token one, so that it can end: the build is over."""
+        os.write(self._write, b"+" * self.jobs)
 
     @contextlib.contextmanager
     def token(self) -> Iterator[None]:

@@ -214,7 +214,9 @@ def _check_cycles(specs: Specs) -> None:
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
             circle = " -> ".join((*path[path.index(name) :], name))
-            raise SpecError(f"specs/libraries/{name}.toml: inputs: goes round in a circle: {circle}")
+            raise SpecError(
+                f"specs/libraries/{name}.toml: inputs: goes round in a circle: {circle}"
+            )
         if name not in done:
             for needed in specs.libraries[name].inputs:
                 visit(needed, (*path, name))

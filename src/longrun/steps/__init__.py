@@ -1,0 +1,22 @@
+"""One builder per kind of step: each fills ``job.out`` or raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from longrun.fetch import Fetcher
+from longrun.steps import archive, interpreter, library, prefix, source, toolchain
+from longrun.steps.job import Job
+
+
+def builders(fetcher: Fetcher) -> dict[str, Callable[[Job], None]]:
+    """The builder of each kind; ``fetcher`` gets the sources."""
+    return {
+        "source": partial(source.build, fetcher=fetcher),
+        "toolchain": toolchain.build,
+        "library": library.build,
+        "interpreter": interpreter.build,
+        "prefix": prefix.build,
+        "archive": archive.build,
+    }

@@ -34,10 +34,11 @@ class Job:
 
     ``inputs`` maps ``kind/name`` (such as ``library/zlib``) to the read-only tree of that entry;
     it holds the step's inputs, and of libraries also their inputs. A source's tree holds one file.
-    ``patches`` are the spec's patches, in order; ``data`` are further files of the checkout that are
-    part of the key, by name. ``out`` is an empty directory that becomes the
+    ``patches`` are the spec's patches, in order; ``data`` are further files of the checkout that
+    are part of the key, by name. ``out`` is an empty directory that becomes the
     entry's tree; ``work`` is an empty scratch directory that vanishes; ``cache`` may be kept by the
-    builder between builds (compiler caches only: nothing in it may change an output).
+    builder between builds (compiler caches only: nothing in it may change an output). ``say``
+    shows a line of progress.
     """
 
     spec: Spec

@@ -1,0 +1,165 @@
+"""The command line: verbs and options, and how errors end the process."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from longrun import __version__
+from longrun.errors import LongrunError
+
+DESCRIPTION = """\
+Longrun builds and keeps a curated Python for control rooms: spec files in, sealed and relocatable
+prefixes out."""
+
+EPILOG = """\
+exit status: 0 done; 1 other failure; 2 usage; 3 spec file; 4 source; 5 build; 6 audit; 7 store;
+8 machine lacks something; 130 interrupted (what was finished is kept)"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Every verb with its options."""
+    parser = argparse.ArgumentParser(
+        prog="build.py",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"longrun {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
+
+    def verb(name: str, summary: str, function: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = verb("build", "build a release's prefixes and archives into dist/", "build:build")
+    _release(sub)
+    _running(sub)
+    sub.add_argument("--step", metavar="STEP", help="build only this step and what it needs")
+    sub.add_argument("--keep-failed", action="store_true", help="keep the files of a failed step")
+    sub.add_argument("--dry-run", action="store_true", help="only say what would be built")
+
+    sub = verb("plan", "list the steps of a release: cached, or to build and why", "plan:plan")
+    _release(sub)
+    _json(sub)
+
+    sub = verb("fetch", "get every source of a release, for a later build --offline", "build:fetch")
+    _release(sub, every=True)
+    _running(sub)
+
+    sub = verb(
+        "why", "explain a step: key, origin, inputs, who needs it, why it is built", "why:why"
+    )
+    sub.add_argument("step", metavar="STEP", help="such as openssl or library/openssl")
+    _release(sub, option=True, every=True)
+    _json(sub)
+
+    sub = verb("log", "print the log of a step's last build", "why:log")
+    sub.add_argument("step", metavar="STEP", help="such as openssl or library/openssl")
+    _release(sub, option=True, every=True)
+    sub.add_argument("--path", action="store_true", help="print only where the log is")
+
+    sub = verb("audit", "inspect a prefix without running anything in it", "audit:audit")
+    sub.add_argument(
+        "path", metavar="PATH", type=Path, help="the prefix, or its archive's directory"
+    )
+    _release(sub, option=True)
+    _json(sub)
+
+    sub = verb(
+        "verify", "hash the store's entries again and compare with their records", "keep:verify"
+    )
+    sub.add_argument("--repair", action="store_true", help="remove what is damaged")
+    _json(sub)
+
+    sub = verb("gc", "remove what no checkout's builds use any more", "keep:gc")
+    sub.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    _json(sub)
+
+    sub = verb("doctor", "tell what this machine has and lacks", "doctor:doctor")
+    _json(sub)
+
+    sub = verb("test", "run Longrun's tests; the slow ones on really built prefixes", "test:test")
+    sub.add_argument("--unit", action="store_true", help="only the tests that need no build")
+    _running(sub)
+    sub.add_argument("pytest", nargs="*", metavar="-- ARG", help="arguments for pytest")
+
+    sub = verb("selftest", "run CPython's own test suite on a built prefix", "test:selftest")
+    sub.add_argument("python", metavar="VERSION", help="such as 3.13")
+    sub.add_argument("tests", nargs="*", metavar="TEST", help="such as test_ssl; all without")
+    _running(sub)
+    _json(sub)
+
+    sub = verb("schema", "write the JSON schemas of the spec files", "schema:schema")
+    sub.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    return parser
+
+
+def _release(parser: argparse.ArgumentParser, *, option: bool = False, every: bool = False) -> None:
+    text = "such as 2026.1; the latest without"
+    if option:
+        parser.add_argument("--release", metavar="RELEASE", help=text)
+    else:
+        parser.add_argument("release", nargs="?", metavar="RELEASE", help=text)
+    without = "all of the release without" if every else "the release's default without"
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="V",
+        help=f"interpreter, such as 3.13; may be repeated; {without}",
+    )
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="compile N at once; all cores without",
+    )
+    parser.add_argument("--offline", action="store_true", help="use no network")
+    parser.add_argument("--setup", action="store_true", help="install missing system packages")
+    parser.add_argument(
+        "--sources", type=Path, metavar="DIR", help="look for source files in DIR first"
+    )
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for a script")
+
+
+def main(root: Path, argv: list[str]) -> int:
+    """Run one verb; the exit status is 0 or the error's."""
+    arguments = make_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    module, _, function = arguments.function.partition(":")
+    try:
+        run = getattr(importlib.import_module(f"longrun.verbs.{module}"), function)
+        return int(run(root, arguments))
+    except LongrunError as error:
+        print(f"build.py: {error.message}", file=sys.stderr)
+        if error.remedy:
+            print(f"  remedy: {error.remedy}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(
+            "\nbuild.py: interrupted; finished steps are kept, the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+    except BrokenPipeError:
+        # the reader of a pipe has seen enough, as in `build.py plan | head`
+        sys.stderr.close()
+        return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,216 @@
+"""Runs a plan: in parallel, resumable, nothing twice; what fails blocks only what needs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from longrun.errors import BuildError, LongrunError, StoreError
+from longrun.log import Reporter
+from longrun.plan import Step
+from longrun.run import JobServer, Programs, Runner
+from longrun.steps.job import Job
+from longrun.store import Entry, Stage, Store
+
+Builders = Mapping[str, Callable[[Job], None]]
+"""The builder of each kind of step."""
+
+DOWNLOADS = 4
+"""Sources fetched at once; they wait for the network, not for a core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a plan is run."""
+
+    jobs: int
+    keep_failed: bool = False
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came of a run: entries by step id, failures, and what each failure blocked."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    failed: dict[str, LongrunError] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
+    built: int = 0
+
+
+def execute(
+    steps: tuple[Step, ...],
+    store: Store,
+    *,
+    builders: Builders,
+    cache: Path,
+    options: Options,
+    reporter: Reporter,
+    weights: Mapping[str, float],
+) -> Outcome:
+    """Build the steps, which are in order and not in the store; see ``Store.missing``."""
+    run = _Execution(steps, store, builders, cache, options, reporter, weights)
+    try:
+        return run.all()
+    except BaseException:
+        run.programs.stop()
+        raise
+    finally:
+        run.close()
+
+
+class _Execution:
+    def __init__(
+        self,
+        steps: tuple[Step, ...],
+        store: Store,
+        builders: Builders,
+        cache: Path,
+        options: Options,
+        reporter: Reporter,
+        weights: Mapping[str, float],
+    ) -> None:
+        self.steps = steps
+        self.store = store
+        self.builders = builders
+        self.cache = cache
+        self.options = options
+        self.reporter = reporter
+        self.programs = Programs()
+        self.jobserver = JobServer(options.jobs)
+        self.outcome = Outcome()
+        self.rank = _ranks(steps, weights)
+        self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="fetch")
+        self._builds = ThreadPoolExecutor(options.jobs, thread_name_prefix="build")
+        self._checked: set[str] = set()
+
+    def all(self) -> Outcome:
+        waiting = {step.key: step for step in self.steps}
+        running: dict[Future[Entry], Step] = {}
+        while waiting or running:
+            for step in self._ready(waiting, running):
+                del waiting[step.key]
+                pool = self._downloads if step.kind == "source" else self._builds
+                running[pool.submit(self._realise, step)] = step
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._finish(running.pop(future), future, waiting)
+        return self.outcome
+
+    def close(self) -> None:
+        self.jobserver.release_waiters()
+        self._downloads.shutdown(cancel_futures=True)
+        self._builds.shutdown(cancel_futures=True)
+
+    def _ready(self, waiting: dict[str, Step], running: dict[Future[Entry], Step]) -> list[Step]:
+        """Every source, and as many other steps as there are free jobs, the longest way first."""
+        busy = {step.key for step in running.values()}
+        free = [
+            step
+            for step in waiting.values()
+            if not any(needed.key in waiting or needed.key in busy for needed in step.inputs)
+        ]
+        sources = [step for step in free if step.kind == "source"]
+        builds = sorted((s for s in free if s.kind != "source"), key=lambda s: -self.rank[s.key])
+        slots = self.options.jobs - sum(step.kind != "source" for step in running.values())
+        return sources + builds[:slots]
+
+    def _finish(self, step: Step, future: Future[Entry], waiting: dict[str, Step]) -> None:
+        try:
+            self.outcome.entries[step.id] = future.result()
+            self.outcome.built += 1
+        except LongrunError as error:
+            self.outcome.failed[step.id] = error
+            blocked = _dependents(step, waiting.values())
+            for other in blocked:
+                self.outcome.blocked[other.id] = step.id
+                del waiting[other.key]
+            self.reporter.failed(step, error, self.store.log(step), blocked)
+
+    def _realise(self, step: Step) -> Entry:
+        with self.store.building(step, lambda: self.reporter.waiting(step)):
+            entry = self.store.get(step.key)
+            if entry is not None:
+                return entry
+            if step.kind == "source":
+                return self._build(step)
+            with self.jobserver.token():
+                return self._build(step)
+
+    def _build(self, step: Step) -> Entry:
+        self.reporter.started(step)
+        start = time.monotonic()
+        log = self.store.log(step)
+        log.write_bytes(b"")
+        with self.store.stage(step, keep_failed=self.options.keep_failed) as stage:
+            try:
+                self.builders[step.kind](self._job(step, stage, log))
+            except OSError as error:
+                raise BuildError(f"{step.id}: {error}") from error
+            entry = self.store.commit(stage, step, seconds=time.monotonic() - start)
+        self.reporter.finished(step, time.monotonic() - start)
+        return entry
+
+    def _job(self, step: Step, stage: Stage, log: Path) -> Job:
+        runner = Runner(
+            work=stage.work,
+            private=stage.path / "private",
+            log=log,
+            epoch=step.epoch,
+            jobserver=self.jobserver,
+            programs=self.programs,
+            held=(stage.lock,),
+        )
+        return Job(
+            spec=step.spec,
+            floor=step.floor,
+            epoch=step.epoch,
+            inputs={needed.id: self._input(needed) for needed in step.inputs},
+            patches=step.patches,
+            data=step.data,
+            out=stage.tree,
+            work=stage.work,
+            cache=self.cache,
+            jobs=self.options.jobs,
+            run=runner,
+            say=lambda text: self.reporter.said(step, text),
+        )
+
+    def _input(self, step: Step) -> Path:
+        """The tree of an input, checked once a run: a cache is not trusted blindly."""
+        entry = self.store.get(step.key)
+        if entry is None:
+            raise StoreError(f"{step.id}: its entry vanished from the store while it was needed")
+        if step.key not in self._checked:
+            if step.kind == "source" and (problems := self.store.verify(entry)):
+                raise StoreError(
+                    f"{entry.path}: {problems[0]}",
+                    remedy="./build.py verify --repair removes damaged entries",
+                )
+            self.store.check(entry)
+            self._checked.add(step.key)
+        return entry.tree
+
+
+def _dependents(step: Step, waiting: Iterable[Step]) -> list[Step]:
+    """The waiting steps that cannot be built without this one."""
+    lost = {step.key}
+    found = []
+    for other in waiting:  # in order: inputs come before what needs them
+        if any(needed.key in lost for needed in other.inputs):
+            lost.add(other.key)
+            found.append(other)
+    return found
+
+
+def _ranks(steps: tuple[Step, ...], weights: Mapping[str, float]) -> dict[str, float]:
+    """For each step the length of the longest way through it to a target, in seconds."""
+    rank = {step.key: weights.get(step.id, 1.0) for step in steps}
+    for step in reversed(steps):
+        for needed in step.inputs:
+            if needed.key in rank:
+                way = rank[step.key] + weights.get(needed.id, 1.0)
+                rank[needed.key] = max(rank[needed.key], way)
+    return rank

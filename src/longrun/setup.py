@@ -1,0 +1,166 @@
+"""What the machine must have: programs of the system, and the packages that bring them.
+
+Standard library only: ``build.py`` uses it before there is an environment.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from longrun.errors import SetupError
+from longrun.run import find_tool
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program, the packages that hold it, and how to see that it is really usable.
+
+    ``probe`` is a command that must succeed; without one, the program's being there is enough.
+    The names for dnf are from EL 9's package lists and were not tried.
+    """
+
+    name: str
+    apt: str
+    dnf: str
+    why: str
+    probe: tuple[str, ...] = ()
+
+    def present(self) -> bool:
+        """Whether the machine has it."""
+        if find_tool(self.name) is None:
+            return False
+        return not self.probe or _succeeds(self.probe)
+
+
+TOOLS: dict[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool("make", "make", "make", "runs the makefiles of most sources"),
+        Tool("patch", "patch", "patch", "applies patches"),
+        Tool(
+            "perl",
+            "perl",
+            "perl-interpreter perl-core",
+            "OpenSSL's Configure",
+            ("perl", "-MFile::Compare", "-MPod::Usage", "-e1"),
+        ),
+        Tool("pkg-config", "pkg-config", "pkgconf-pkg-config", "finds the libraries built before"),
+        Tool("autoreconf", "autoconf", "autoconf", "sources without a configure script"),
+        Tool("automake", "automake", "automake", "sources without a configure script"),
+        Tool("libtoolize", "libtool", "libtool", "sources without a configure script"),
+        Tool("tclsh", "tcl", "tcl", "assembles SQLite's amalgamation"),
+        Tool("python3", "python3", "python3", "generates the X protocol's C files"),
+        Tool("gperf", "gperf", "gperf", "fontconfig's object names"),
+        Tool("bison", "bison", "bison", "parsers in sources without generated ones"),
+        Tool("flex", "flex", "flex", "scanners in sources without generated ones"),
+        Tool("m4", "m4", "m4", "sources without a configure script"),
+        Tool("msgfmt", "gettext", "gettext", "util-linux's configure"),
+        Tool("autopoint", "autopoint", "gettext-devel", "sources without a configure script"),
+        Tool("file", "file", "file", "configure scripts"),
+        # the tests of a built prefix
+        Tool("gcc", "gcc", "gcc", "tests: what consoles compile extensions with"),
+        Tool(
+            "ld",
+            "libc6-dev",
+            "glibc-devel",
+            "tests: what consoles compile extensions with",
+            ("sh", "-c", "echo '#include <stdio.h>' | gcc -E - >/dev/null"),
+        ),
+        Tool(
+            "qemu-aarch64", "qemu-user", "qemu-user", "tests: runs a program of another processor"
+        ),
+        Tool("Xvfb", "xvfb", "xorg-x11-server-Xvfb", "tests: a screen for tkinter"),
+        Tool("gpg", "gnupg", "gnupg2", "tests: signs a source"),
+        Tool("gpgv", "gpgv", "gnupg2", "checks signatures of sources"),
+        Tool("setpriv", "util-linux", "util-linux", "tests: an unprivileged user"),
+        Tool("readelf", "binutils", "binutils", "tests: a second opinion on ELF files"),
+        Tool("openssl", "openssl", "openssl", "tests: makes certificates"),
+        Tool("zstd", "zstd", "zstd", "tests: plain tar unpacks the archive"),
+        Tool("git", "git", "git", "tests: a fresh checkout"),
+    )
+}
+
+TEST_TOOLS = (
+    "gcc",
+    "ld",
+    "qemu-aarch64",
+    "Xvfb",
+    "gpg",
+    "gpgv",
+    "setpriv",
+    "readelf",
+    "openssl",
+    "zstd",
+    "git",
+)
+"""What `./build.py test` needs beside what a build needs."""
+
+
+def _succeeds(argv: tuple[str, ...]) -> bool:
+    return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+
+def missing_tools(names: Iterable[str]) -> list[Tool]:
+    """The named tools that the machine lacks; SetupError for a name not in the table."""
+    unknown = [name for name in names if name not in TOOLS]
+    if unknown:
+        raise SetupError(
+            f"tools: {', '.join(unknown)}: not in the table of packages",
+            remedy="add the program and its packages to TOOLS in src/longrun/setup.py",
+        )
+    wanted = dict.fromkeys(names)
+    return [TOOLS[name] for name in wanted if not TOOLS[name].present()]
+
+
+def install_commands(packages: list[str]) -> list[list[str]]:
+    """The commands that install packages on this machine; apt's or dnf's."""
+    if shutil.which("apt-get"):
+        return [["apt-get", "update"], ["apt-get", "install", "--yes", *packages]]
+    return [["dnf", "install", "--assumeyes", *packages]]
+
+
+def packages_of(tools: Iterable[Tool]) -> list[str]:
+    """The packages that hold the tools, by this machine's names."""
+    apt = shutil.which("apt-get") is not None
+    names = [name for tool in tools for name in (tool.apt if apt else tool.dnf).split()]
+    return sorted(dict.fromkeys(names))
+
+
+def require(names: Iterable[str], *, install: bool) -> None:
+    """See to it that the tools are there: install them, or raise SetupError with the command."""
+    missing = missing_tools(names)
+    if not missing:
+        return
+    packages = packages_of(missing)
+    if not install:
+        wanted = ", ".join(f"{tool.name} ({tool.why})" for tool in missing)
+        raise SetupError(
+            f"this machine lacks {wanted}",
+            remedy=f"{' && '.join(map(shlex.join, install_commands(packages)))}"
+            "\n  or add --setup, which runs that command",
+        )
+    install_packages(packages)
+    still = [tool.name for tool in missing if not tool.present()]
+    if still:
+        raise SetupError(f"installed {', '.join(packages)}, but still missing: {', '.join(still)}")
+
+
+def install_packages(packages: list[str]) -> None:
+    """Install packages with the system's package program; SetupError where that fails."""
+    print(f"installing {len(packages)} system packages: {' '.join(packages)}", flush=True)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in install_commands(packages):
+        try:
+            done = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+        except FileNotFoundError as error:
+            raise SetupError(f"{command[0]}: not found", remedy="install by hand") from error
+        if done.returncode:
+            raise SetupError(
+                f"{shlex.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}",
+                remedy="run it by hand (it needs root), then this again",
+            )

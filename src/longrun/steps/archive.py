@@ -1,0 +1,37 @@
+"""A prefix as one compressed tar with its manifest as the first entry."""
+
+from __future__ import annotations
+
+from longrun import fs, manifest
+from longrun.model import Archive
+from longrun.steps.job import Job
+
+LEVEL = 19
+"""zstd level: an archive is made once and read by hundreds of consoles."""
+
+
+def build(job: Job) -> None:
+    """Write ``<stem>-<platform>.tar.zst``, the same bytes for the same prefix."""
+    assert isinstance(job.spec, Archive)
+    import zstandard  # not needed by any other verb
+
+    tree = job.inputs[f"prefix/{job.spec.interpreter}"]
+    records = fs.scan(tree)
+    stem = f"{job.spec.stem}-{job.floor.tag}"
+    document = manifest.archive_manifest(
+        job.spec,
+        platform=job.floor.tag,
+        digest=fs.tree_digest(records),
+        records=records,
+    )
+    # with more than one thread zstd cuts its input into jobs; a constant number: same bytes
+    compressor = zstandard.ZstdCompressor(level=LEVEL, threads=2, write_checksum=True)
+    with (job.out / f"{stem}.tar.zst").open("wb") as file, compressor.stream_writer(file) as output:
+        fs.write_tar(
+            tree,
+            records,
+            output,
+            top=stem,
+            epoch=job.epoch,
+            first=[(manifest.NAME, document)],
+        )

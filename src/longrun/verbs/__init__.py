@@ -1,0 +1,1 @@
+"""One module per group of verbs; each function takes the checkout and the parsed arguments."""

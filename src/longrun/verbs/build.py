@@ -1,0 +1,186 @@
+"""``build`` and ``fetch``: realise a plan, then put the archives into ``dist/``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from longrun import fs
+from longrun.errors import LongrunError
+from longrun.estimate import weights
+from longrun.executor import Builders, Options, Outcome, execute
+from longrun.log import make_reporter
+from longrun.model import Interpreter, Library
+from longrun.plan import Plan, Step
+from longrun.setup import require
+from longrun.store import Entry
+from longrun.term import duration, paint, size
+from longrun.verbs.context import Context
+
+
+def build(root: Path, arguments: argparse.Namespace) -> int:
+    """Build what a release's archives need, and the archives; 0, or the first failure's code."""
+    context = Context(root)
+    plan = context.plan(arguments)
+    targets = (plan.find(arguments.step),) if arguments.step else plan.targets
+    if arguments.dry_run:
+        return _dry_run(context, plan, targets)
+    start = time.monotonic()
+    outcome = realise(context, plan, targets, arguments)
+    if outcome.failed:
+        return _failure(outcome)
+    if arguments.step:
+        _print_entries(context, targets)
+    else:
+        publish(context, plan)
+        _print_archives(context, plan, outcome, time.monotonic() - start)
+    return 0
+
+
+def fetch(root: Path, arguments: argparse.Namespace) -> int:
+    """Get every source of a release, for all its interpreters unless some are named."""
+    context = Context(root)
+    plan = context.plan(arguments, every=True)
+    sources = tuple(step for step in plan.steps if step.kind == "source")
+    outcome = realise(context, plan, sources, arguments)
+    if outcome.failed:
+        return _failure(outcome)
+    total = sum(step.spec.size for step in sources)  # type: ignore[union-attr]
+    print(f"{len(sources)} sources, {size(total)}, are in the store; `build --offline` can run")
+    return 0
+
+
+def realise(
+    context: Context, plan: Plan, targets: tuple[Step, ...], arguments: argparse.Namespace
+) -> Outcome:
+    """Build the targets and what they need and the store lacks."""
+    store = context.store
+    store.sweep()
+    store.write_root(context.root, plan)
+    steps = store.missing(plan.steps, targets)
+    if not steps:
+        return Outcome()
+    require(tools_of(steps), install=arguments.setup)
+    estimates = weights(store, steps)
+    jobs = context.jobs(arguments)
+    reporter = make_reporter(os.environ, estimates, jobs=jobs, retry=_retry(plan))
+    cached = sum(store.get(step.key) is not None for step in plan.needed(*targets))
+    reporter.begin(steps, cached=cached)
+    try:
+        return execute(
+            steps,
+            store,
+            builders=_builders(context, arguments),
+            cache=context.config.cache / "compiler",
+            options=Options(jobs=jobs, keep_failed=getattr(arguments, "keep_failed", False)),
+            reporter=reporter,
+            weights=estimates,
+        )
+    finally:
+        reporter.end()
+
+
+def tools_of(steps: tuple[Step, ...]) -> list[str]:
+    """The programs of the system that the steps' builds need."""
+    tools: dict[str, None] = {}
+    for step in steps:
+        if isinstance(step.spec, Library | Interpreter):
+            tools |= dict.fromkeys(step.spec.tools)
+        if step.patches:
+            tools["patch"] = None
+    return list(tools)
+
+
+def publish(context: Context, plan: Plan) -> None:
+    """Put the archives and their SHA256SUMS into ``dist/``; a file that is right stays."""
+    dist = context.root / "dist"
+    sums = _read_sums(dist / "SHA256SUMS")
+    for step in plan.targets:
+        entry = _entry(context, step)
+        (record,) = entry.files()
+        target = dist / record.path
+        if not (target.is_file() and fs.sha256_file(target) == record.value):
+            fs.copy_atomic(entry.tree / record.path, target)
+        sums[record.path] = record.value
+    kept = {name: digest for name, digest in sorted(sums.items()) if (dist / name).exists()}
+    text = "".join(f"{digest}  {name}\n" for name, digest in kept.items())
+    fs.write_atomic(dist / "SHA256SUMS", text)
+
+
+def _builders(context: Context, arguments: argparse.Namespace) -> Builders:
+    from longrun.fetch import Fetcher, find_hosts
+    from longrun.steps import builders
+
+    config = context.config
+    fetcher = Fetcher(
+        hosts=find_hosts(config),
+        downloads=config.cache / "downloads",
+        keys=context.root / "specs" / "keys",
+        python=Path(os.environ["LONGRUN_ENVIRONMENT"]) / "bin" / "python",
+        directories=(arguments.sources,) if arguments.sources else (),
+        offline=arguments.offline,
+        advice=str(config.file),
+    )
+    return builders(fetcher)
+
+
+def _read_sums(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    rows = (line.split(maxsplit=1) for line in path.read_text().splitlines())
+    return {name: digest for digest, name in rows}
+
+
+def _retry(plan: Plan) -> str:
+    versions = "".join(f" --python {step.name.removeprefix('cpython-')}" for step in plan.targets)
+    return f"./build.py build {plan.release.name}{versions}"
+
+
+def _entry(context: Context, step: Step) -> Entry:
+    entry = context.store.get(step.key)
+    assert entry is not None, f"{step.id} was built or is cached"
+    return entry
+
+
+def _failure(outcome: Outcome) -> int:
+    names = ", ".join(outcome.failed)
+    print(
+        f"\nbuild.py: {len(outcome.failed)} failed ({names}), {len(outcome.blocked)} blocked, "
+        f"{outcome.built} built and kept",
+        file=sys.stderr,
+    )
+    first: LongrunError = next(iter(outcome.failed.values()))
+    return first.exit_code
+
+
+def _dry_run(context: Context, plan: Plan, targets: tuple[Step, ...]) -> int:
+    from longrun.verbs.plan import describe_plan, print_plan
+
+    wanted = Plan(release=plan.release, steps=plan.needed(*targets), targets=targets)
+    print_plan(wanted, describe_plan(wanted, context.store))
+    return 0
+
+
+def _print_entries(context: Context, targets: tuple[Step, ...]) -> None:
+    for step in targets:
+        entry = _entry(context, step)
+        print(f"{paint('green', '✔')} {step.title}  {size(entry.record['size'])}  {entry.tree}")
+
+
+def _print_archives(context: Context, plan: Plan, outcome: Outcome, seconds: float) -> None:
+    what = f"{outcome.built} steps built" if outcome.built else "nothing to build, all is cached"
+    print(f"\n{paint('bold', f'Longrun {plan.release.name}')}: {what} in {duration(seconds)}\n")
+    for step in plan.targets:
+        (record,) = _entry(context, step).files()
+        path = Path(os.path.relpath(context.root / "dist" / record.path))
+        print(f"  {paint('green', '✔')} {path}  {size(record.size)}")
+        print(f"    sha256 {record.value}")
+    stem = record.path.removesuffix(".tar.zst")
+    executable = f"python{step.name.removeprefix('cpython-')}"
+    print(
+        "\nUnpack it anywhere and run it (tar reads .zst where the program zstd is installed):\n\n"
+        f"    tar -xf {path} -C /tmp\n    /tmp/{stem}/bin/{executable}"
+    )
