@@ -127,7 +127,10 @@ def candidates(source: Source, hosts: Hosts) -> list[Candidate]:
             Candidate(url=f"{mirror}/{quote(name, safe='+~')}", via="mirror")
             for name in (source.file, source.sha256)
         ]
-    return list({place.url: place for place in places}.values())
+    first: dict[str, Candidate] = {}
+    for place in places:
+        first.setdefault(place.url, place)
+    return list(first.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,8 +365,8 @@ def _from_index(source: Source, python: Path, directory: Path) -> Path:
         )
     except (BuildError, SetupError) as error:
         shutil.rmtree(directory)
-        lines = [line for line in error.message.splitlines() if "ERROR" in line]
-        raise Failed(lines[-1] if lines else error.message.strip()) from None
+        last = error.message.rpartition("ERROR: ")[2]  # before it are warnings and progress
+        raise Failed(f"pip: {' '.join(last.split())[:300]}") from None
     wheel = directory / source.file
     if not wheel.is_file() or sha256_file(wheel) != source.sha256:
         shutil.rmtree(directory)
