@@ -236,8 +236,7 @@ def _strings(image: _Image, tags: dict[int, int]) -> bytes:
 
 
 def _string(image: _Image, strings: bytes, index: int) -> str:
-    # an index past 2**63 would overflow inside find
-    end = strings.find(b"\0", index, index + _LONGEST_NAME) if index < len(strings) else -1
+    end = strings.find(b"\0", index, index + _LONGEST_NAME)
     if end < 0:
         raise image.fail(f"string {index} is outside the string table or does not end")
     return _text(strings[index:end])

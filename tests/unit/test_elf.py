@@ -217,6 +217,11 @@ def test_names_that_never_end_cost_no_memory() -> None:
         parse(bytes(changed))
 
 
+def test_a_name_longer_than_any_path() -> None:
+    with pytest.raises(elf.ElfError, match="does not end"):
+        parse(make_elf(needed=("x" * 70_000,)))
+
+
 def test_too_many_dynamic_entries() -> None:
     data = make_elf(needed=("libc.so.6",) * 10_001)
     with pytest.raises(elf.ElfError, match="dynamic entries"):
@@ -266,6 +271,16 @@ def test_clear_runpath_keeps_a_string_that_is_used_whole(tmp_path: Path) -> None
     assert elf.apply(path, elf.Edits(clear_runpath=True))
     assert elf.read(path).needed == ("libc.so.6",)
     assert elf.read(path).runpath == ""
+
+
+def test_clear_runpath_keeps_the_name_of_an_imported_symbol(tmp_path: Path) -> None:
+    data = make_elf(imports=("malloc",), runpath="/build/malloc")
+    runpath = struct.unpack_from("<Q", data, dynamic_offset(data, 29))[0]
+    data = patched(data, table_offset(data, 6) + 24, "<I", runpath + len("/build/"))
+    path = write(tmp_path / "a.so", data)
+    assert elf.apply(path, elf.Edits(clear_runpath=True))
+    assert b"\0malloc\0" in path.read_bytes()[table_offset(data, 5) + runpath :]
+    assert b"/build" not in path.read_bytes()
 
 
 def test_clear_execstack(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ interpreter's spec, ``specs/interpreters/NAME.api.toml``, says what it must have
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,22 +23,22 @@ class KeptApi:
     """Names that an interpreter must have, by module (``os``), and its ``HAVE_`` macros.
 
     ``reference`` says where the names come from. ``accepted`` maps a name that is known to be
-    missing (``os.close_range``, ``HAVE_SEM_CLOCKWAIT``) to the reason why that is accepted.
+    missing (``os.pidfd_open``, ``HAVE_SEM_CLOCKWAIT``) to the reason why that is accepted.
     """
 
     reference: str
-    modules: dict[str, tuple[str, ...]]
+    names: dict[str, tuple[str, ...]]
     have: tuple[str, ...]
     accepted: dict[str, str] = field(default_factory=dict)
 
-    def names(self) -> set[str]:
+    def qualified(self) -> set[str]:
         """All kept names: ``module.name`` and ``HAVE_`` macros."""
-        return qualified(self.modules) | set(self.have)
+        return _qualified(self.names) | set(self.have)
 
 
-def qualified(modules: Mapping[str, tuple[str, ...]]) -> set[str]:
-    """Names by module as ``module.name``."""
-    return {f"{module}.{name}" for module, names in modules.items() for name in names}
+def _qualified(names: Mapping[str, Iterable[str]]) -> set[str]:
+    public = {module: [n for n in found if n[:1] != "_"] for module, found in names.items()}
+    return {f"{module}.{name}" for module, found in public.items() for name in found}
 
 
 def kept_api_path(root: Path, interpreter: str) -> Path:
@@ -54,11 +54,11 @@ def load_kept_api(root: Path, interpreter: str) -> KeptApi | None:
     return parse_spec(path.read_text("utf-8"), KeptApi, path.relative_to(root).as_posix())
 
 
-def read_api(path: Path) -> set[str]:
-    """The names in a built interpreter's ``api.json``; AuditError where it is not of that form."""
+def read_api(path: Path, modules: Iterable[str]) -> set[str]:
+    """Names of these modules and macros in a built ``api.json``; AuditError where it has none."""
     try:
         found = json.loads(path.read_bytes())
-        modules = {name: tuple(names) for name, names in found["modules"].items()}
-        return qualified(modules) | {str(name) for name in found["have"]}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AuditError(f"{path}: not a list of names: {error!r}") from error
+        names = {module: [str(n) for n in found["names"][module]] for module in modules}
+        return _qualified(names) | {str(name) for name in found["have"]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AuditError(f"not a list of names: {error!r}") from error

@@ -77,7 +77,7 @@ def _level(data: bytes, name: str, budget: _Budget) -> Iterator[tuple[str, bytes
     for magic, open_ in _COMPRESSED.items():
         if data.startswith(magic):
             with open_(io.BytesIO(data)) as file:
-                yield f"{name}!", budget.read(file)
+                yield f"{name}!(unpacked)", budget.read(file)
             return
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for info in archive.infolist():

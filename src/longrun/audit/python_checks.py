@@ -164,11 +164,11 @@ def check_api(tree: Tree, policy: Policy) -> Iterable[Finding]:
     if API_FILE not in tree.nodes:
         raise CannotCheckError(f"the prefix has no {API_FILE}")
     try:
-        found = read_api(tree.root / API_FILE)
+        found = read_api(tree.root / API_FILE, policy.api.names)
     except AuditError as error:
         yield Finding(path=API_FILE, message=error.message, remedy="build the interpreter again")
         return
-    kept, accepted = policy.api.names(), policy.api.accepted
+    kept, accepted = policy.api.qualified(), policy.api.accepted
     for name in sorted(kept - found - set(accepted)):
         yield Finding(
             path=API_FILE,
