@@ -160,6 +160,11 @@ class Interpreter:
         "Extension modules that only CPython's own tests need: built, not shipped.", default=()
     )
     exclude: tuple[str, ...] = doc("Globs below the prefix that are not shipped.", default=())
+    known_failures: dict[str, str] = doc(
+        "Files of CPython's own test suite with a test that fails here by design, and why.",
+        key=False,
+        default_factory=dict,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +199,7 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
-    """An interpreter, merged with the data of its libraries, relocated and sealed, for a release."""
+    """An interpreter with its libraries' data, relocated and sealed, for a release."""
 
     release: str = doc("Name of the release.")
     interpreter: Interpreter = doc("The interpreter.")

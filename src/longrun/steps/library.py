@@ -20,6 +20,8 @@ CFLAGS = "-O2 -g0 -fvisibility=hidden"
 REMOVED = ("bin", "sbin", "share/doc", "share/gtk-doc", "share/info", "share/man", "**/*.la")
 """What no later step reads."""
 
+SOURCE = "source"
+
 RELOCATABLE = "${pcfiledir}/../.."
 
 
@@ -40,7 +42,7 @@ def build(job: Job) -> None:
 
 def unpack_source(job: Job, spec: Library) -> Path:
     """The unpacked and patched source."""
-    source = job.work / "source"
+    source = job.work / SOURCE
     unpack(job.source(spec.name), source)
     for patch in job.patches:
         job.say(f"patch {patch.name}")
@@ -66,6 +68,7 @@ def placeholders(job: Job) -> dict[str, str]:
         "triple": job.floor.triple,
         "host": build_triple(),
         "deps": str(job.work / "deps"),
+        "source": str(job.work / SOURCE),
         "python": sys.executable,
     }
 
@@ -89,7 +92,7 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 
 
 def flatten(out: Path) -> None:
-    """Move what was installed below ``usr`` to the top, and delete the rest (``/etc``, ``/var``)."""
+    """Move what was installed below ``usr`` to the top, and delete the rest (``/etc``, ...)."""
     for path in out.iterdir():
         if path.name != "usr":
             _delete(path)

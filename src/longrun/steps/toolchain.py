@@ -54,10 +54,10 @@ def scripts(spec: Toolchain) -> dict[str, str]:
     """The scripts by name; each is POSIX sh."""
     compiler = {name: _compiler("cc", spec) for name in ("cc", "gcc", "c99")}
     compiler |= {name: _compiler("c++", spec) for name in ("c++", "g++")}
-    archiver = {name: _script(f'exec "$LONGRUN_ZIG" {name} "$@"') for name in ("ar", "ranlib")}
     return {
         **compiler,
-        **archiver,
+        "ar": _archiver(),
+        "ranlib": _script('exec "$LONGRUN_ZIG" ranlib "$@"'),
         "cpp": _script('exec cc -E "$@"'),
         "ld": _script('exec "$LONGRUN_ZIG" ld.lld "$@"'),
         "build-cc": _script('exec "$LONGRUN_ZIG" cc -target "$LONGRUN_BUILD_TARGET" "$@"'),
@@ -91,6 +91,17 @@ def _compiler(language: str, spec: Toolchain) -> str:
         '-isystem "$LONGRUN_DEPS/include" -L"$LONGRUN_DEPS/lib"',
     )
     return _script(*answers, " ".join(words))
+
+
+def _archiver() -> str:
+    # zig's ar leaves times and owners out, unless the letter U asks for them (ncurses does)
+    return _script(
+        'case "$1" in',
+        "*[!-A-Za-z]*) ;;",
+        '*U*) operation=$(printf "%s" "$1" | tr -d U); shift; set -- "$operation" "$@" ;;',
+        "esac",
+        'exec "$LONGRUN_ZIG" ar "$@"',
+    )
 
 
 def _absent(name: str) -> str:
