@@ -5,12 +5,8 @@ Standard library only. Entering is a change of ``sys.path`` in this process: no 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import importlib.util
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -41,15 +37,23 @@ def enter_environment(root: Path, argv: list[str]) -> None:
 
 def _foreign(path: str) -> bool:
     """Whether a path is another site directory, whose packages must not stand in for ours."""
-    here = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return path in here if path and path in here else "dist-packages" in path
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return path in named or "dist-packages" in path
 
 
 def cache_directory() -> Path:
-    """The cache directory, as ``config`` finds it, but without reading a file that need not be."""
-    from longrun.config import load_config
+    """The cache directory, as ``config`` finds it; without a file to read, without its imports."""
+    environ = os.environ
+    if named := environ.get("LONGRUN_CACHE"):
+        return Path(named).absolute()
+    home = environ.get("HOME") or os.path.expanduser("~")
+    user = Path(environ.get("XDG_CONFIG_HOME") or f"{home}/.config") / "longrun/config.toml"
+    if environ.get("LONGRUN_CONFIG") or user.exists() or os.path.exists("/etc/longrun/config.toml"):
+        from longrun.config import load_config
 
-    return load_config(os.environ).cache
+        return load_config(environ).cache
+    cache = environ.get("XDG_CACHE_HOME", "")
+    return Path(cache if os.path.isabs(cache) else f"{home}/.cache") / "longrun"
 
 
 def environment_path(root: Path, cache: Path) -> Path:
@@ -65,6 +69,9 @@ def site_packages(environment: Path) -> Path:
 
 
 def _make(root: Path, environment: Path, *, install: bool) -> None:
+    import fcntl
+    import shutil
+
     from longrun.errors import SetupError
 
     _require_venv(install=install)
@@ -95,6 +102,8 @@ def _make(root: Path, environment: Path, *, install: bool) -> None:
 
 
 def _require_venv(*, install: bool) -> None:
+    import importlib.util
+
     if importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv"):
         return
     from longrun.errors import SetupError
@@ -111,6 +120,8 @@ def _require_venv(*, install: bool) -> None:
 
 
 def _run(argv: list[str]) -> None:
+    import subprocess
+
     from longrun.errors import SetupError
 
     # a user's PYTHONPATH or PIP_TARGET would put other things into the environment

@@ -95,7 +95,9 @@ def make_parser() -> argparse.ArgumentParser:
     _running(sub)
     _json(sub)
 
-    sub = verb("schema", "write the JSON schemas of the spec files", "schema:schema")
+    sub = verb(
+        "generate", "write the schemas of spec files and the reference pages", "generate:generate"
+    )
     sub.add_argument("--check", action="store_true", help="only say whether they are up to date")
     return parser
 

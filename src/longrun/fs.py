@@ -137,7 +137,7 @@ def remove_tree(tree: Path) -> None:
 
 
 def walk_writable(tree: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """As ``walk``, but directories are given back before they are entered, so a caller may chmod."""
+    """As ``walk``, but each directory comes before it is entered, so that a caller may chmod it."""
     with os.scandir(tree) as found:
         entries = list(found)
     for entry in entries:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -51,6 +51,46 @@ def attach(
     return subprocess.run(argv, env=env, cwd=cwd, check=False).returncode
 
 
+def succeeds(argv: Sequence[str]) -> bool:
+    """Whether a program is there and ends with exit status 0; its output is thrown away."""
+    try:
+        return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def stream(
+    argv: list[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    log: Path,
+    line: Callable[[str], None],
+) -> int:
+    """Run a long program, giving each line of its output to ``line`` and to a log; exit status."""
+    with (
+        log.open("wb") as kept,
+        subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as popen,
+    ):
+        assert popen.stdout is not None
+        try:
+            for raw in popen.stdout:
+                kept.write(raw)
+                line(raw.decode("utf-8", "replace").rstrip())
+        except BaseException:
+            _kill(popen)
+            raise
+    return popen.returncode
+
+
 @cache
 def without_network() -> tuple[str, ...]:
     """The command prefix that runs a program in an empty network namespace; () where not allowed.
@@ -65,8 +105,7 @@ def without_network() -> tuple[str, ...]:
         (unshare, "--user", "--map-current-user", "--net"),
         (unshare, "--user", "--map-root-user", "--net"),
     ):
-        done = subprocess.run([*prefix, "true"], check=False, capture_output=True)
-        if done.returncode == 0:
+        if succeeds((*prefix, "true")):
             return prefix
     return ()
 

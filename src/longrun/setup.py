@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from longrun.errors import SetupError
-from longrun.run import find_tool
+from longrun.run import find_tool, succeeds
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Tool:
         """Whether the machine has it."""
         if find_tool(self.name) is None:
             return False
-        return not self.probe or _succeeds(self.probe)
+        return not self.probe or succeeds(self.probe)
 
 
 TOOLS: dict[str, Tool] = {
@@ -99,10 +99,6 @@ TEST_TOOLS = (
     "git",
 )
 """What `./build.py test` needs beside what a build needs."""
-
-
-def _succeeds(argv: tuple[str, ...]) -> bool:
-    return subprocess.run(argv, check=False, capture_output=True).returncode == 0
 
 
 def missing_tools(names: Iterable[str]) -> list[Tool]:

@@ -7,11 +7,11 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from longrun.errors import SpecError
 from longrun.model import Interpreter, Library, Release, Toolchain
@@ -78,7 +78,7 @@ def _convert_table(table: object, type_: type[T], label: str, key: str) -> T:
     for name in table:
         if name not in fields:
             raise _unknown(label, _join(key, name), name, list(fields))
-    types_ = _hints(type_)
+    types_ = _hints(cast(Hashable, type_))
     values = {}
     for name, field in fields.items():
         if name in table:
@@ -90,7 +90,7 @@ def _convert_table(table: object, type_: type[T], label: str, key: str) -> T:
 
 
 @cache
-def _hints(type_: type[Any]) -> dict[str, Any]:
+def _hints(type_: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(type_)
 
 

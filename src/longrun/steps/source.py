@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from longrun.fetch import Fetcher
 from longrun.model import Source
 from longrun.steps.job import Job
+from longrun.term import size
 
 
-def build(job: Job) -> None:
+def build(job: Job, *, fetcher: Fetcher) -> None:
     """Put the file into the entry, fetching it where it is not here yet; raises SourceError."""
-    source = job.spec
-    assert isinstance(source, Source)
+    assert isinstance(job.spec, Source)
 
     def progress(done: int, total: int) -> None:
-        job.say(f"{done / 1e6:.1f} of {total / 1e6:.1f} MB")
+        job.say(f"{size(done)} of {size(total)}")
 
-    job.fetch(source, job.out / source.file, progress)
+    fetcher.put(job.spec, job.out, progress=progress)

@@ -13,7 +13,7 @@ from longrun.errors import LongrunError
 from longrun.estimate import weights
 from longrun.executor import Builders, Options, Outcome, execute
 from longrun.log import make_reporter
-from longrun.model import Interpreter, Library
+from longrun.model import Interpreter, Library, Source
 from longrun.plan import Plan, Step
 from longrun.setup import require
 from longrun.store import Entry
@@ -48,7 +48,7 @@ def fetch(root: Path, arguments: argparse.Namespace) -> int:
     outcome = realise(context, plan, sources, arguments)
     if outcome.failed:
         return _failure(outcome)
-    total = sum(step.spec.size for step in sources)  # type: ignore[union-attr]
+    total = sum(step.spec.size for step in sources if isinstance(step.spec, Source))
     print(f"{len(sources)} sources, {size(total)}, are in the store; `build --offline` can run")
     return 0
 

@@ -54,9 +54,7 @@ def _print_verdict(count: int, damaged: dict[str, list[str]], *, repaired: bool)
     elif repaired:
         print(f"{len(damaged)} of {count} entries were damaged, now removed; build makes them anew")
     else:
-        print(
-            f"{len(damaged)} of {count} entries are damaged: ./build.py verify --repair removes them"
-        )
+        print(f"{len(damaged)} of {count} entries are damaged; --repair removes them")
 
 
 def gc(root: Path, arguments: argparse.Namespace) -> int:

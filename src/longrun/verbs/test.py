@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
+import sys
 from pathlib import Path
 
+from longrun.errors import BuildError
 from longrun.run import attach
+from longrun.selftest import Verdict, run_suite
 from longrun.setup import TEST_TOOLS, require
+from longrun.term import paint
 from longrun.verbs.build import publish, realise
 from longrun.verbs.context import Context
 
@@ -37,3 +43,54 @@ def test(root: Path, arguments: argparse.Namespace) -> int:
 def _pytest(root: Path, *arguments: str) -> int:
     python = Path(os.environ["LONGRUN_ENVIRONMENT"]) / "bin" / "python"
     return attach([str(python), "-m", "pytest", *arguments], cwd=root)
+
+
+def selftest(root: Path, arguments: argparse.Namespace) -> int:
+    """Build an interpreter if need be and run CPython's own suite on its prefix; 1 on surprises."""
+    context = Context(root)
+    arguments.release, arguments.python = None, [arguments.python]
+    plan = context.plan(arguments)
+    (name,) = (step.name for step in plan.targets)
+    targets = (plan.find(f"interpreter/{name}"), plan.find(f"prefix/{name}"))
+    outcome = realise(context, plan, targets, arguments)
+    if outcome.failed:
+        return next(iter(outcome.failed.values())).exit_code
+    built, prefix = (context.store.get(step.key) for step in targets)
+    if built is None or prefix is None:
+        raise BuildError(f"{name}: not in the store after it was built")
+    log = context.store.root / "logs" / f"selftest-{name}.log"
+    verdict = run_suite(
+        context.specs.interpreters[name],
+        prefix.tree,
+        built.tree,
+        arguments.tests,
+        jobs=context.jobs(arguments),
+        log=log,
+        line=_show,
+    )
+    if arguments.json:
+        print(json.dumps(verdict.to_json(), indent=1))
+    else:
+        _print(name, verdict, log)
+    return 0 if verdict.ok else 1
+
+
+def _show(line: str) -> None:
+    """regrtest's own progress: `0:00:12 load avg: 2.10 [ 31/478] test_ssl passed`."""
+    if re.match(r"\d+:\d\d:\d\d ", line):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _print(name: str, verdict: Verdict, log: Path) -> None:
+    mark = paint("green", "✔") if verdict.ok else paint("red", "✘")
+    print(
+        f"{mark} {name}: {verdict.run:,} tests of CPython's own suite run, "
+        f"{verdict.failures} failed, {verdict.skipped:,} skipped"
+    )
+    for file, reason in verdict.known.items():
+        print(f"  {paint('yellow', 'known')}   {file}: {reason}")
+    for file in verdict.surprises:
+        print(f"  {paint('red', 'failed')}  {file}")
+    if not verdict.ok and not verdict.surprises:
+        print(f"  the suite did not come to its end (exit status {verdict.status})")
+    print(f"  log: {log}")

@@ -1,0 +1,165 @@
+"""CPython's own test suite, run on a sealed prefix.
+
+The suite is not shipped: it is taken from the interpreter's entry in the store and put into a
+scratch copy of the prefix, made of hard links where possible. Root gives up its rights first, for
+the suite expects an ordinary user.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from longrun import fs
+from longrun.errors import SetupError
+from longrun.model import Interpreter
+from longrun.run import find_tool, stream
+
+NOBODY = 65534
+
+TOTAL = re.compile(
+    r"^Total tests: run=(?P<run>[\d,]+)"
+    r"(?: \(filtered\))?(?: failures=(?P<failures>[\d,]+))?(?: skipped=(?P<skipped>[\d,]+))?",
+    re.M,
+)
+LISTS = re.compile(
+    r"^\d+ tests? (?P<what>failed|skipped|omitted|OK)[^\n]*:\n(?P<names>(?:    .*\n)+)", re.M
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a run of the suite said; ``surprises`` failed without being known to."""
+
+    run: int
+    failures: int
+    skipped: int
+    failed_files: tuple[str, ...]
+    surprises: tuple[str, ...]
+    known: Mapping[str, str] = field(default_factory=dict)
+    status: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed but what is known to, and the suite came to its end."""
+        return not self.surprises and (self.status == 0 or bool(self.failed_files))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"schema": 1, "ok": self.ok} | asdict(self)
+
+
+def run_suite(
+    interpreter: Interpreter,
+    prefix: Path,
+    built: Path,
+    tests: list[str],
+    *,
+    jobs: int,
+    log: Path,
+    line: Callable[[str], None],
+) -> Verdict:
+    """Run tests (all, without names) of the suite in ``built`` on ``prefix``.
+
+    The output goes to ``log``, and line by line to ``line``.
+    """
+    minor = interpreter.name.removeprefix("cpython-")
+    with scratch_copy(prefix, built, minor) as place:
+        argv = [
+            *_unprivileged(),
+            str(place / "prefix" / "bin" / f"python{minor}"),
+            *("-m", "test", f"-j{jobs}", "--timeout", "900", "-W", *tests),
+        ]
+        env = _environment(place / "home")
+        status = stream(argv, cwd=place / "home", env=env, log=log, line=line)
+    return read_verdict(log.read_text(errors="replace"), interpreter.known_failures, status)
+
+
+@contextmanager
+def scratch_copy(prefix: Path, built: Path, minor: str) -> Iterator[Path]:
+    """``prefix`` with the suite of ``built`` in it, and an empty ``home`` beside."""
+    place = Path(tempfile.mkdtemp(prefix="longrun-selftest."))
+    try:
+        place.chmod(0o755)
+        (place / "home").mkdir()
+        if os.geteuid() == 0:
+            os.chown(place / "home", NOBODY, NOBODY)
+        _link_tree(prefix, place / "prefix")
+        library = f"lib/python{minor}"
+        for path in sorted((built / library).glob("**/test*")):
+            if path.is_dir() and path.name in ("test", "tests", "idle_test"):
+                _link_tree(path, place / "prefix" / path.relative_to(built))
+        for module in (built / library / "lib-dynload").iterdir():
+            target = place / "prefix" / library / "lib-dynload" / module.name
+            if not target.exists():
+                _link(str(module), target)
+        yield place
+    finally:
+        fs.remove_tree(place)
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.mkdir(parents=True)
+    for path, entry in fs.walk(source):
+        if entry.is_dir(follow_symlinks=False):
+            (target / path).mkdir()
+        else:
+            _link(entry.path, target / path)
+
+
+def _link(source: str, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _unprivileged() -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    setpriv = find_tool("setpriv")
+    if setpriv is None:
+        raise SetupError(
+            "setpriv: not found; root would fail tests that expect an ordinary user",
+            remedy="install util-linux, or run this as an ordinary user",
+        )
+    return [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "LC_ALL": "C.UTF-8",
+        "TERM": "linux",
+    }
+
+
+def read_verdict(text: str, known: Mapping[str, str], status: int) -> Verdict:
+    """The counts and names in the summary that regrtest prints at its end."""
+    failed = _names(text, "failed")
+    total = list(TOTAL.finditer(text))
+    counts = total[-1].groupdict("0") if total else {"run": "0", "failures": "0", "skipped": "0"}
+    numbers = {name: int(value.replace(",", "")) for name, value in counts.items()}
+    return Verdict(
+        **numbers,
+        failed_files=failed,
+        surprises=tuple(name for name in failed if name not in known),
+        known={name: known[name] for name in failed if name in known},
+        status=status,
+    )
+
+
+def _names(text: str, what: str) -> tuple[str, ...]:
+    found = [match["names"].split() for match in LISTS.finditer(text) if match["what"] == what]
+    return tuple(found[-1]) if found else ()
