@@ -59,7 +59,9 @@ class Prefix:
         return run(str(self.python), *arguments, **options)
 
 
-def run(*argv: str, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess[str]:
+def run(
+    *argv: str, env: dict[str, str] | None = None, **options
+) -> subprocess.CompletedProcess[str]:
     """Run a program with a bare environment; fails the test where it does not succeed."""
     bare = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
     options = {"capture_output": True, "text": True, "timeout": 300} | options

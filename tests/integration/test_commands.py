@@ -1,0 +1,208 @@
+"""The command line on a small real input: zlib, compiled in stores of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run
+
+from longrun import fs
+from longrun.config import load_config
+from longrun.plan import closure
+from longrun.run import without_network
+from longrun.store import Store
+
+STEP = "library/zlib"
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+
+
+@pytest.fixture(scope="module")
+def sources(plan, store, tmp_path_factory) -> Path:
+    """The source files of zlib and the toolchain, in a directory as an offline site has one."""
+    directory = tmp_path_factory.mktemp("sources")
+    for step in closure(plan.find(STEP)):
+        if step.kind == "source":
+            entry = store.get(step.key)
+            assert entry is not None
+            for path in entry.tree.iterdir():
+                shutil.copyfile(path, directory / path.name)
+    return directory
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """An empty cache, but for Longrun's own environment."""
+    directory = tmp_path / "cache"
+    directory.mkdir()
+    environments = load_config(os.environ).cache / "environments"
+    (directory / "environments").symlink_to(environments)
+    yield directory
+    (directory / "environments").unlink()
+    fs.remove_tree(directory)
+
+
+def command(*arguments: object, cache: Path, prefix=(), check=True, root=ROOT):
+    """Run build.py with a cache of its own; the output is captured."""
+    argv = [*map(str, prefix), str(root / "build.py"), *map(str, arguments)]
+    env = {**os.environ, "LONGRUN_CACHE": str(cache)}
+    done = subprocess.run(argv, env=env, cwd=root, capture_output=True, text=True, check=False)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def digest(store: Store, plan, step_id: str) -> str:
+    entry = store.get(plan.find(step_id).key)
+    assert entry is not None, f"{step_id} is not in {store.root}"
+    return str(entry.record["digest"])
+
+
+@pytest.mark.skipif(not without_network(), reason="this machine allows no network namespace")
+def test_after_fetch_a_build_runs_with_the_network_off_and_gives_the_same_bytes(
+    plan, store, cache, sources
+):
+    fetch = command("build", "--step", "source/zlib", "--sources", sources, cache=cache)
+    assert "source/zlib" in fetch.stdout
+    command("build", "--step", "source/zig", "--sources", sources, cache=cache)
+    off = without_network()
+    command("build", "--step", STEP, "--offline", "-j1", cache=cache, prefix=off)
+    for step in ("toolchain/zig", STEP):
+        assert digest(Store(cache / "store"), plan, step) == digest(store, plan, step)
+
+
+def test_offline_and_without_a_source_the_error_names_it_and_the_remedy(cache):
+    done = command("build", "--step", STEP, "--offline", cache=cache, check=False)
+    assert done.returncode == 4
+    assert "zlib" in done.stderr
+    assert "offline" in done.stderr
+    assert "--sources" in done.stderr
+
+
+def test_killed_at_any_moment_a_build_goes_on_from_what_is_finished(plan, cache, sources):
+    rng = random.Random(2)  # noqa: S311
+    argv = [str(ROOT / "build.py"), "build", "--step", STEP, "--sources", str(sources)]
+    env = {**os.environ, "LONGRUN_CACHE": str(cache)}
+    kills = 0
+    for attempt in range(12):
+        build = subprocess.Popen(argv, env=env, stderr=subprocess.DEVNULL, cwd=ROOT)
+        try:
+            build.wait(timeout=0.5 + attempt * 0.6 + rng.random())
+            break
+        except subprocess.TimeoutExpired:
+            build.send_signal(signal.SIGKILL)
+            build.wait()
+            kills += 1
+        kept = Store(cache / "store")
+        for entry in kept.entries():
+            assert kept.verify(entry) == []
+    assert kills > 0
+    command("build", "--step", STEP, "--sources", sources, cache=cache)
+    assert "every file as it was" in command("verify", cache=cache).stdout
+
+
+def test_interrupted_with_ctrl_c_it_stops_at_once_and_says_how_to_go_on(cache, sources):
+    argv = [str(ROOT / "build.py"), "build", "--step", STEP, "--sources", str(sources)]
+    env = {**os.environ, "LONGRUN_CACHE": str(cache)}
+    build = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    time.sleep(2)
+    build.send_signal(signal.SIGINT)
+    _, printed = build.communicate(timeout=30)
+    assert build.returncode == 130, printed
+    assert "finished steps are kept" in printed
+    assert "Traceback" not in printed
+    assert list((cache / "store/staging").iterdir()) == []
+
+
+@as_root
+def test_an_ordinary_user_can_build(plan, store, sources, tmp_path):
+    """A checkout and a cache of the user's own, nothing of root's."""
+    place = tmp_path / "user"
+    checkout = place / "checkout"
+    files = run("git", "-C", str(ROOT), "ls-files", "-z").stdout.split("\0")
+    for name in filter(None, files):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, checkout / name)
+    cache = place / "cache"
+    cache.mkdir()
+    # making the environment is tested by every fresh checkout; here a copy serves
+    shutil.copytree(load_config(os.environ).cache / "environments", cache / "environments")
+    for path in (place, *place.rglob("*")):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    for directory in (place, *place.parents[:3], sources, *sources.parents[:2]):
+        directory.chmod(directory.stat().st_mode | 0o055)
+    python = shutil.which("python3", path="/usr/bin:/bin")
+    argv = [*NOBODY, python, checkout / "build.py", "build", "--step", STEP, "--sources", sources]
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(place), "LONGRUN_CACHE": str(cache)}
+    done = subprocess.run(
+        list(map(str, argv)), env=env, cwd=checkout, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert digest(Store(cache / "store"), plan, STEP) == digest(store, plan, STEP)
+    fs.remove_tree(place)
+
+
+def test_a_failing_step_shows_its_log_what_it_blocks_and_how_to_retry(cache, sources, tmp_path):
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".git", "dist", "__pycache__"))
+    spec = checkout / "specs/libraries/zlib.toml"
+    spec.write_text(spec.read_text().replace("[build]", '[build]\nenv = { CFLAGS = "-Dint=" }', 1))
+    done = command(
+        *("build", "--step", "library/libXft", "--sources", sources, "--keep-failed"),
+        cache=cache,
+        root=checkout,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "library/zlib 1.3.1 FAILED" in done.stderr
+    assert "blocks:  " in done.stderr
+    assert "library/freetype" in done.stderr.split("blocks:")[1].splitlines()[0]
+    assert "--step library/zlib" in done.stderr
+    (log,) = {
+        line.split()[-1] for line in done.stderr.splitlines() if "log:" in line and "zlib" in line
+    }
+    assert Path(log).exists()
+    assert any("zlib" in path.name for path in (cache / "store/failed").iterdir())
+
+
+def test_plan_says_why_a_step_is_not_cached(cache, sources, tmp_path):
+    command("build", "--step", STEP, "--sources", sources, cache=cache)
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".git", "dist", "__pycache__"))
+    spec = checkout / "specs/libraries/zlib.toml"
+    spec.write_text(spec.read_text().replace('version = "1.3.1"', 'version = "1.3.2"'))
+    rows = json.loads(command("plan", "--json", cache=cache, root=checkout).stdout)["steps"]
+    states = {row["id"]: row for row in rows}
+    assert states[STEP]["reasons"] == ["zlib 1.3.1 -> 1.3.2"]
+    assert states["toolchain/zig"]["state"] == "cached"
+    assert states["library/bzip2"]["reasons"] == ["never built here"]
+
+
+def test_damage_is_found_and_repaired(plan, cache, sources):
+    command("build", "--step", STEP, "--sources", sources, cache=cache)
+    entry = Store(cache / "store").get(plan.find(STEP).key)
+    assert entry is not None
+    archive = entry.tree / "lib/libz.a"
+    archive.chmod(0o644)
+    archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+    archive.chmod(0o444)
+    found = command("verify", cache=cache, check=False)
+    assert found.returncode == 7
+    assert "lib/libz.a: changed" in found.stdout
+    command("verify", "--repair", cache=cache)
+    again = command("build", "--step", STEP, "--offline", cache=cache)
+    assert "library/zlib" in again.stdout
+    assert command("verify", cache=cache).returncode == 0
+
+
+def test_a_second_build_has_nothing_to_do():
+    done = run(str(ROOT / "build.py"), "build", "--offline", env=dict(os.environ))
+    assert "nothing to build, all is cached" in done.stdout
