@@ -72,7 +72,11 @@ TOOLS: dict[str, Tool] = {
             ("sh", "-c", "echo '#include <stdio.h>' | gcc -E - >/dev/null"),
         ),
         Tool(
-            "qemu-aarch64", "qemu-user", "qemu-user", "tests: runs a program of another processor"
+            "qemu-aarch64",
+            "qemu-user libc6-arm64-cross",
+            "qemu-user",
+            "tests: runs a program of another processor",
+            ("test", "-e", "/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1"),
         ),
         Tool("Xvfb", "xvfb", "xorg-x11-server-Xvfb", "tests: a screen for tkinter"),
         Tool("gpg", "gnupg", "gnupg2", "tests: signs a source"),

@@ -1,4 +1,4 @@
-"""The really built prefixes: each archive of the default release, unpacked by plain tar elsewhere."""
+"""The really built prefixes: each archive of the default release, unpacked elsewhere."""
 
 from __future__ import annotations
 

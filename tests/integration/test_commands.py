@@ -88,7 +88,7 @@ def test_offline_and_without_a_source_the_error_names_it_and_the_remedy(cache):
 
 
 def test_killed_at_any_moment_a_build_goes_on_from_what_is_finished(plan, cache, sources):
-    rng = random.Random(2)  # noqa: S311
+    rng = random.Random(2)
     argv = [str(ROOT / "build.py"), "build", "--step", STEP, "--sources", str(sources)]
     env = {**os.environ, "LONGRUN_CACHE": str(cache)}
     kills = 0

@@ -254,7 +254,7 @@ def test_killed_at_any_moment_it_comes_back_whole(checkout, store, tmp_path):
             checkout=str(checkout.root),
         )
     )
-    rng = random.Random(1)  # noqa: S311
+    rng = random.Random(1)
     kills = finished = 0
     for _ in range(40):
         worker = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)

@@ -151,7 +151,8 @@ def test_planning_starts_no_program_and_opens_no_connection():
     code = (
         "import sys\n"
         "def hook(event, args):\n"
-        "    if event.startswith(('subprocess.', 'os.exec', 'os.posix_spawn', 'os.fork', 'socket.')):\n"
+        "    names = ('subprocess.', 'os.exec', 'os.posix_spawn', 'os.fork', 'socket.')\n"
+        "    if event.startswith(names):\n"
         "        raise SystemExit(f'{event} {args}')\n"
         "sys.addaudithook(hook)\n"
         "from pathlib import Path\n"
