@@ -64,11 +64,14 @@ def make_parser() -> argparse.ArgumentParser:
     _release(sub, option=True, every=True)
     sub.add_argument("--path", action="store_true", help="print only where the log is")
 
-    sub = verb("audit", "inspect a prefix without running anything in it", "audit:audit")
+    sub = verb("audit", "inspect a prefix without running anything in it", "audit:run")
+    sub.add_argument("path", metavar="PATH", type=Path, help="the directory of any prefix")
     sub.add_argument(
-        "path", metavar="PATH", type=Path, help="the prefix, or its archive's directory"
+        "--floor",
+        metavar="TAG",
+        help="the oldest platform to hold it against, such as manylinux_2_28_x86_64; "
+        "a prefix of Longrun's says its own",
     )
-    _release(sub, option=True)
     _json(sub)
 
     sub = verb(

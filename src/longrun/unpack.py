@@ -13,6 +13,7 @@ import gzip
 import io
 import lzma
 import os
+import secrets
 import shutil
 import stat
 import tarfile
@@ -193,7 +194,8 @@ class _Tree:
         self._claim(name, member.kind)
         path = self.root / name
         if member.kind == "symlink":
-            _check_target(name, member.target)
+            if not member.target or "\0" in member.target:
+                raise _Refused(f"is a link to nothing that can be: {member.target!r}")
             path.symlink_to(member.target)
             os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)
         elif member.kind == "hardlink":
@@ -267,20 +269,25 @@ class _Tree:
             )
 
     def finish(self, *, strip: bool) -> Path:
-        """Check where the links lead, now that all is there, set times; return the final root."""
-        top = [name for name in self.kinds if "/" not in name]
-        root = self.root
-        if strip and len(top) == 1 and self.kinds[top[0]] == "dir":
-            root = self.root / top[0]
-        real = os.path.realpath(root)
-        for name, kind in self.kinds.items():
-            if kind == "symlink":
-                end = os.path.realpath(self.root / name)
-                if end != real and not end.startswith(real + "/"):
-                    raise _Refused("is a link that leads outside", member=name)
+        """Set times and check where the links lead, now that all is there; return the final tree.
+
+        It gets a name that the archive's author could not know: a link that goes out of the tree
+        and comes back in by name would point elsewhere once the tree has its real name.
+        """
         for name, mtime in self.times.items():
             os.utime(self.root / name, (mtime, mtime))
-        return root
+        tops = [name for name in self.kinds if "/" not in name]
+        top = tops[0] if strip and len(tops) == 1 and self.kinds[tops[0]] == "dir" else ""
+        final = (self.root / top).rename(self.root.with_name(secrets.token_hex(16)))
+        real = os.path.realpath(final)
+        for name, kind in self.kinds.items():
+            if kind == "symlink":
+                path = final / (name.removeprefix(f"{top}/") if top else name)
+                end = os.path.realpath(path)
+                if not (end + "/").startswith(real + "/"):
+                    target = str(path.readlink())
+                    raise _Refused(f"is a link that leads outside: {target!r}", member=name)
+        return final
 
 
 def _safe_name(name: str) -> str:
@@ -297,18 +304,6 @@ def _safe_name(name: str) -> str:
     if ".." in parts:
         raise _Refused("leads upwards (..)")
     return "/".join(parts)
-
-
-def _check_target(name: str, target: str) -> None:
-    """Refuse a symbolic link that leaves the archive's top by its text alone.
-
-    Links that leave it by way of other links are found in the end, when all of them are there.
-    """
-    if not target or "\0" in target:
-        raise _Refused(f"is a link to nothing that can be: {target!r}")
-    joined = os.path.normpath(os.path.join(os.path.dirname(name), target))
-    if target.startswith("/") or joined == ".." or joined.startswith("../"):
-        raise _Refused(f"is a link that leads outside: {target!r}")
 
 
 class _StrictInfo(tarfile.TarInfo):

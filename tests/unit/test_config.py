@@ -106,7 +106,8 @@ def test_a_file_that_is_not_utf8(home: dict[str, str]) -> None:
 
 APT_LIST = """\
 # deb http://comment.example/debian bookworm main
-deb [arch=amd64 signed-by=/k] http://one.example/debian/ bookworm main # note
+deb [arch=amd64 signed-by=/k] http://options.example/debian/ bookworm main # note
+deb http://one.example/debian/ bookworm main
 deb-src http://two.example/debian bookworm main
 deb cdrom:[Disc]/ bookworm main
 deb http://flat.example/repo ./
@@ -117,8 +118,8 @@ deb http://one.example/debian bookworm-updates main
 
 APT_SOURCES = """\
 Types: deb
-# a comment inside
 URIs: http://three.example/debian
+# a comment inside
   http://four.example/debian
 Suites: bookworm
 Components: main
@@ -143,6 +144,7 @@ def test_archives_of_the_site_then_of_apt(tmp_path: Path) -> None:
     (tmp_path / "sources.list").write_text(APT_LIST)
     (tmp_path / "sources.list.d/debian.sources").write_text(APT_SOURCES)
     (tmp_path / "sources.list.d/old.list.save").write_text("deb http://old.example/debian x y\n")
+    (tmp_path / "sources.list.d/old.sources.save").write_text(APT_SOURCES.replace("three", "old"))
     config = Config(
         archives=("http://site.example/debian", "http://two.example/debian"),
         mirrors=("http://flat.site.example",),
@@ -154,6 +156,7 @@ def test_archives_of_the_site_then_of_apt(tmp_path: Path) -> None:
     assert hosts.archives == (
         "http://site.example/debian",
         "http://two.example/debian",
+        "http://options.example/debian",
         "http://one.example/debian",
         "http://three.example/debian",
         "http://four.example/debian",

@@ -31,7 +31,7 @@ from longrun.fetch import Candidate, Fetcher, Hosts, Provenance, candidates
 from longrun.model import Signature, Source
 from longrun.signature import NOT_CHECKED
 
-CONTENT = bytes(range(256)) * 2048  # 512 KiB: eight chunks
+CONTENT = bytes(range(256)) * 2048 + b"odd"  # eight chunks and a little
 Handler = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -207,7 +207,7 @@ def test_upstream_gives_it_and_progress_is_told(site: Site, tmp_path: Path) -> N
     provenance = fetcher(tmp_path).put(wanted, target, progress=lambda *at: told.append(at))
     assert target.read_bytes() == CONTENT
     assert told[-1] == (len(CONTENT), len(CONTENT))
-    assert len(told) >= 8
+    assert len(told) == 9
     assert (provenance.url, provenance.via) == (f"{site.url}/a", "upstream")
 
 
@@ -311,7 +311,7 @@ def test_a_wrong_hash_is_refused_and_not_kept(site: Site, tmp_path: Path) -> Non
 
 
 def test_a_wrong_hash_in_pieces_ends(site: Site, tmp_path: Path) -> None:
-    site.does["/a"] = serve(CONTENT[:-1] + b"?", stop=len(CONTENT) // 2)
+    site.does["/a"] = serve(CONTENT[:-1] + b"?", stop=300_000)
     assert "its sha256 is" in refused(tmp_path, source(f"{site.url}/a"))
     assert len(site.asked) == 4  # two pieces, and once more
 
@@ -561,6 +561,27 @@ def test_a_damaged_note_of_the_origin_is_not_trusted(site: Site, tmp_path: Path)
     assert json.loads(note.read_text())["url"] == f"{site.url}/a"
     note.write_text("{")
     assert got(tmp_path, wanted).via == "directory"
+
+
+def test_a_file_that_changes_while_it_is_copied(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.does["/a"] = serve(CONTENT)
+    monkeypatch.setattr(shutil, "copyfile", lambda path, target: target.write_bytes(b"?"))
+    with pytest.raises(SourceError, match="changed while it was copied"):
+        fetcher(tmp_path).put(source(f"{site.url}/a"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_tool_no_signature_is_asked_for(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longrun.fetch.missing_tool", lambda signature: "gpgv")
+    site.does["/a"] = serve(CONTENT)
+    signature = Signature(kind="asc", url=f"{site.url}/a.asc", keyring="k.asc")
+    provenance = got(tmp_path, source(f"{site.url}/a", signature=signature))
+    assert str(provenance.signature) == "not checked (gpgv is not installed)"
+    assert [path for path, _ in site.asked] == ["/a"]
 
 
 @pytest.mark.parametrize("answer", [status(404), endless])

@@ -120,6 +120,14 @@ def test_rubbish_for_a_signature_is_refused(signed: Path) -> None:
         check_in(signed)
 
 
+def test_success_without_a_signer_is_no_success(
+    signed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signature, "find_tool", lambda name: "/bin/true")
+    with pytest.raises(SourceError, match="no valid signature"):
+        check_in(signed)
+
+
 @pytest.mark.parametrize("content", [None, b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n!\n"])
 def test_a_keyring_that_cannot_be_read(signed: Path, content: bytes | None) -> None:
     (signed / "upstream.asc").unlink()

@@ -9,6 +9,7 @@ import lzma
 import os
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -137,6 +138,15 @@ def test_modes_are_two_and_setuid_is_dropped_and_times_kept(room: Path) -> None:
     assert (tree / "a").stat().st_mtime == tree.stat().st_mtime == STAMP
 
 
+def test_the_umask_does_not_count(room: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        tree = put(room, wheel(("d/a", b"")))
+    finally:
+        os.umask(old)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (tree, tree / "d")] == [0o755, 0o755]
+
+
 def test_links_inside_are_kept(room: Path) -> None:
     inside = tar(*HONEST, link("top/lib/l", "../a"), link("top/d", "bin"), hard("top/h", "top/a"))
     tree = put(room, inside)
@@ -197,6 +207,11 @@ HOSTILE = {
     ),
     # inside the archive, outside of what is left when the top is left out
     "link-out-of-top": (tar((member("top/a"), b""), link("top/l", "../x")), r"leads outside"),
+    "link-by-top": (tar((member("top/a"), b""), link("top/l", "../top/a")), r"leads outside"),
+    # "tree" is what the directory is called while it is written
+    "link-by-name": (tar((member("a"), b""), link("l", "../tree/a")), r"leads outside"),
+    "link-by-final-name": (tar(link("d/l", "../../tree/d/a")), r"leads outside"),
+    "link-nul": (tar(member("l", tarfile.SYMTYPE, pax_headers={"linkpath": "a\0b"})), r"nothing"),
     "link-empty": (tar(link("l", "")), r"link to nothing"),
     "through-link": (
         tar(link("d", "."), (member("d/x"), b"")),
@@ -220,6 +235,10 @@ HOSTILE = {
     "block": (tar(member("sda", tarfile.BLKTYPE)), r"block device"),
     "fifo": (tar(member("pipe", tarfile.FIFOTYPE)), r"'pipe': is no file.*FIFO"),
     "sparse": (tar(member("s", tarfile.GNUTYPE_SPARSE)), r"sparse"),
+    "sparse-pax": (
+        tar(member("s", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": "1"})),
+        r"'s'.*sparse",
+    ),
     "nul": (
         tar(member("x", pax_headers={"path": "a\0b"}), format=tarfile.PAX_FORMAT),
         r"NUL byte",
@@ -255,6 +274,8 @@ HOSTILE = {
     "deb-without-data": (ar(("debian-binary", b"2.0\n")), r"no Debian package"),
     "deb-with-two": (ar(("data.tar", tar()), ("data.tar.xz", tar())), r"2 members"),
     "deb-of-zip": (deb(wheel(("a", b""))), r"zip where a tar"),
+    "deb-cut-in-padding": (deb(tar((member("a"), b"")))[:-5000], r"not whole"),
+    "deb-bad-magic": (deb(tar()).replace(b"`\n", b"??"), r"no ar header at byte 8"),
     "deb-bad-header": (deb(tar())[:-9000] + b"rubbish" * 2000, r"damaged|cut short"),
 }
 
@@ -305,6 +326,16 @@ def test_a_checksum_that_differs_behind_the_last_member(room: Path) -> None:
 def test_a_zip_with_a_wrong_crc(room: Path) -> None:
     content = wheel(("a", BIG))
     assert "CRC" in refused(room, content[:5000] + b"Zz" + content[5002:])
+
+
+def test_a_zip_whose_sizes_do_not_agree(room: Path) -> None:
+    """The checksum is of what is there, so only the size tells."""
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        archive.writestr("a", b"12345")
+    five_of_five, five_of_nine = struct.pack("<II", 5, 5), struct.pack("<II", 5, 9)
+    content = raw.getvalue().replace(five_of_five, five_of_nine)
+    assert "'a': damaged or cut short: 5 of 9 bytes" in refused(room, content)
 
 
 def test_bombs_by_ratio_total_and_count(room: Path) -> None:
