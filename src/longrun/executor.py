@@ -49,13 +49,18 @@ def execute(
     options: Options,
     reporter: Reporter,
     weights: Mapping[str, float],
+    stop: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Build the steps, which are in order and not in the store; see ``Store.missing``."""
+    """Build the steps, which are in order and not in the store; see ``Store.missing``.
+
+    ``stop`` is called where the run is interrupted, to end what builders do in this process.
+    """
     run = _Execution(steps, store, builders, cache, options, reporter, weights)
     try:
         return run.all()
     except BaseException:
         run.programs.stop()
+        stop()
         raise
     finally:
         run.close()

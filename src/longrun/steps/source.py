@@ -15,4 +15,4 @@ def build(job: Job, *, fetcher: Fetcher) -> None:
     def progress(done: int, total: int) -> None:
         job.say(f"{size(done)} of {size(total)}")
 
-    fetcher.put(job.spec, job.out, progress=progress)
+    fetcher.put(job.spec, job.out / job.spec.file, progress=progress)

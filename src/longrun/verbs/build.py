@@ -7,11 +7,12 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from longrun import fs
 from longrun.errors import LongrunError
 from longrun.estimate import weights
-from longrun.executor import Builders, Options, Outcome, execute
+from longrun.executor import Options, Outcome, execute
 from longrun.log import make_reporter
 from longrun.model import Interpreter, Library, Source
 from longrun.plan import Plan, Step
@@ -19,6 +20,9 @@ from longrun.setup import require
 from longrun.store import Entry
 from longrun.term import duration, paint, size
 from longrun.verbs.context import Context
+
+if TYPE_CHECKING:
+    from longrun.fetch import Fetcher
 
 
 def build(root: Path, arguments: argparse.Namespace) -> int:
@@ -64,16 +68,20 @@ def realise(
     if not steps:
         return Outcome()
     require(tools_of(steps), install=arguments.setup)
+    from longrun.steps import builders  # HTTP and all the builders: nothing that a no-op needs
+
     estimates = weights(store, steps)
     jobs = context.jobs(arguments)
     reporter = make_reporter(os.environ, estimates, jobs=jobs, retry=_retry(plan))
     cached = sum(store.get(step.key) is not None for step in plan.needed(*targets))
+    fetcher = _fetcher(context, arguments)
     reporter.begin(steps, cached=cached)
     try:
         return execute(
             steps,
             store,
-            builders=_builders(context, arguments),
+            builders=builders(fetcher),
+            stop=fetcher.stop,
             cache=context.config.cache / "compiler",
             options=Options(jobs=jobs, keep_failed=getattr(arguments, "keep_failed", False)),
             reporter=reporter,
@@ -110,12 +118,11 @@ def publish(context: Context, plan: Plan) -> None:
     fs.write_atomic(dist / "SHA256SUMS", text)
 
 
-def _builders(context: Context, arguments: argparse.Namespace) -> Builders:
+def _fetcher(context: Context, arguments: argparse.Namespace) -> Fetcher:
     from longrun.fetch import Fetcher, find_hosts
-    from longrun.steps import builders
 
     config = context.config
-    fetcher = Fetcher(
+    return Fetcher(
         hosts=find_hosts(config),
         downloads=config.cache / "downloads",
         keys=context.root / "specs" / "keys",
@@ -124,7 +131,6 @@ def _builders(context: Context, arguments: argparse.Namespace) -> Builders:
         offline=arguments.offline,
         advice=str(config.file),
     )
-    return builders(fetcher)
 
 
 def _read_sums(path: Path) -> dict[str, str]:

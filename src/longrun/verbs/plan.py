@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from longrun.estimate import weights
-from longrun.plan import Plan, Step, changes
+from longrun.plan import RECIPES, Plan, Step, changes
 from longrun.store import Store
 from longrun.term import duration, paint
 from longrun.verbs.context import Context
 
+KINDS = tuple(RECIPES)
 CACHED, BUILD, UNNEEDED = "cached", "build", "unneeded"
 
 
@@ -62,6 +63,7 @@ def reasons(step: Step, store: Store) -> list[str]:
 
 def print_plan(plan: Plan, rows: list[dict[str, Any]]) -> None:
     """The plan for a person."""
+    rows = sorted(rows, key=lambda row: KINDS.index(row["id"].partition("/")[0]))
     names = ", ".join(step.name for step in plan.targets)
     print(f"Longrun {paint('bold', plan.release.name)}: {names} for {plan.targets[0].platform}\n")
     width = max(len(row["id"].partition("/")[2]) for row in rows)
