@@ -437,7 +437,7 @@ def test_a_host_that_does_not_answer_is_waited_for_once(
 def test_a_stalled_server_is_given_up(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download_module, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(download_module, "READ_SECONDS", 1.0)
     site.does["/a"] = in_turn(slow, serve(CONTENT))
     got(tmp_path, source(f"{site.url}/a"))
     assert site.ranges("/a")[1].startswith("bytes=")
