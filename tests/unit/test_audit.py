@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import re
 import socket
@@ -172,6 +174,33 @@ def runpath_out_of_the_prefix(prefix: MadePrefix) -> None:
     prefix.write(SSL, shared(runpath="$ORIGIN/../../../../lib"), 0o555)
 
 
+@broken("runpath", "top.so", "leads out of the prefix")
+def runpath_out_of_the_prefix_from_its_top(prefix: MadePrefix) -> None:
+    prefix.write("top.so", shared(runpath="$ORIGIN/../lib"))
+
+
+def test_library_at_the_top_of_the_prefix(prefix: MadePrefix) -> None:
+    prefix.write("libtop.so", shared())
+    prefix.write(SSL, shared(runpath="$ORIGIN/../../..", needed=("libtop.so",)), 0o555)
+    assert audit(prefix.root, POLICY).findings == ()
+
+
+@broken("runpath", SSL, "is not relative to")
+def runpath_to_another_token(prefix: MadePrefix) -> None:
+    prefix.write(SSL, shared(runpath="$ORIGIN/$LIB"), 0o555)
+
+
+@broken("runpath", SSL, "is not relative to")
+def runpath_with_another_word(prefix: MadePrefix) -> None:
+    prefix.write(SSL, shared(runpath="$ORIGINAL/lib"), 0o555)
+
+
+@pytest.mark.parametrize("entry", ["$ORIGIN", "${ORIGIN}/../..", "$ORIGIN/../../../", "$ORIGIN/x"])
+def test_runpaths_that_are_allowed(prefix: MadePrefix, entry: str) -> None:
+    prefix.write(SSL, shared(runpath=entry, exports=("PyInit__ssl",)), 0o555)
+    assert audit(prefix.root, POLICY).findings == ()
+
+
 @broken("runpath", SSL, "leads out of the prefix")
 def runpath_out_and_back(prefix: MadePrefix) -> None:
     prefix.write(SSL, shared(runpath="$ORIGIN/../../../../prefix/lib"), 0o555)
@@ -309,9 +338,14 @@ def store_path_in_wheel(prefix: MadePrefix) -> None:
     prefix.write(f"{LIBRARY}/ensurepip/_bundled/pip-25-any.whl", wheel(members))
 
 
-@broken("paths", "share/man/python.1.gz", r"holds the store path in \(unpacked\) at byte 3")
-def store_path_in_gzip(prefix: MadePrefix) -> None:
-    prefix.write("share/man/python.1.gz", gzip.compress(f"see{STORE}".encode()))
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_store_path_in_compressed_file(
+    prefix: MadePrefix, compress: Callable[[bytes], bytes]
+) -> None:
+    prefix.write("share/man/python.1.z", compress(f"see{STORE}{'x' * 1000}".encode()))
+    (finding,) = audit(prefix.root, POLICY).findings
+    assert (finding.check, finding.path) == ("paths", "share/man/python.1.z")
+    assert "holds the store path in (unpacked) at byte 3" in finding.message
 
 
 @broken("paths", "share/nested.zip", r"path in inner\.zip!deep\.txt at byte 0")
@@ -389,6 +423,12 @@ def link_target_with_a_path(prefix: MadePrefix) -> None:
     prefix.open()
     (prefix.root / "share/__longrun__").mkdir()
     prefix.link("share/link", ".//__longrun__")
+
+
+def test_links_that_are_allowed(prefix: MadePrefix) -> None:
+    prefix.link("share/top", "..")
+    prefix.link("share/python", "top/bin/python3")
+    assert audit(prefix.root, POLICY).findings == ()
 
 
 @broken("kinds", "share/pipe", "is a FIFO")
@@ -478,6 +518,16 @@ def recompile(prefix: MadePrefix, **options: int) -> None:
     prefix.bytecode(OS, (prefix.root / OS).read_text(), **options)  # type: ignore[arg-type]
 
 
+def test_remedies_fit_the_file(prefix: MadePrefix) -> None:
+    recompile(prefix, body=STORE.encode())  # type: ignore[arg-type]
+    prefix.write(SSL, shared(extra=STORE.encode()), 0o555)
+    prefix.write("share/empty", STORE)
+    remedies = {f.path: f.remedy for f in audit(prefix.root, POLICY).findings}
+    assert "compileall" in remedies[OS_PYC]
+    assert "-ffile-prefix-map" in remedies[SSL]
+    assert "relative" in remedies["share/empty"]
+
+
 @broken("bytecode", OS_PYC, "magic number 3495, wanted 3571")
 def bytecode_of_another_interpreter(prefix: MadePrefix) -> None:
     recompile(prefix, magic=3495)
@@ -550,6 +600,11 @@ def not_externally_managed(prefix: MadePrefix) -> None:
     prefix.remove(f"{LIBRARY}/EXTERNALLY-MANAGED")
 
 
+@broken("externally-managed", f"{LIBRARY}/EXTERNALLY-MANAGED", "missing or empty")
+def empty_externally_managed(prefix: MadePrefix) -> None:
+    prefix.write(f"{LIBRARY}/EXTERNALLY-MANAGED", b"")
+
+
 @broken("no-pip", "bin/pip3.13", "installed in the base")
 def pip_program(prefix: MadePrefix) -> None:
     prefix.write("bin/pip3.13", "#!/bin/sh\n", 0o555)
@@ -565,10 +620,11 @@ def test_broken_prefix(prefix: MadePrefix, name: str) -> None:
     break_it, check, path, message, severity = BROKEN[name]
     break_it(prefix)
     report = audit(prefix.root, POLICY)
-    found = {(finding.check, finding.path, finding.severity) for finding in report.findings}
-    assert found == {(check, path, severity)}
-    assert any(re.search(message, finding.message) for finding in report.findings)
-    assert all(finding.remedy for finding in report.findings)
+    found = [(finding.check, finding.path, finding.severity) for finding in report.findings]
+    assert found == [(check, path, severity)]
+    (finding,) = report.findings
+    assert re.search(message, finding.message)
+    assert finding.remedy
     assert report.ok == (severity == WARNING)
 
 
@@ -642,6 +698,24 @@ def test_policy_for_any_path_finds_the_prefixs_own_path(prefix: MadePrefix) -> N
 
 def test_policy_for_a_path_that_says_nothing() -> None:
     assert policy_for_path(Path("/usr")).forbidden is None
+
+
+def test_bytecode_by_time_stamp_is_wrong_only_in_a_sealed_prefix(prefix: MadePrefix) -> None:
+    prefix.bytecode(OS, "the bytes of a hash are time and size here", flags=0)
+    assert audit(prefix.root, replace(POLICY, sealed=False)).findings == ()
+
+
+def test_without_a_magic_number_bytecode_is_not_checked(tmp_path: Path) -> None:
+    (tmp_path / "lib/python3.13").mkdir(parents=True)
+    (tmp_path / "lib/python3.13/os.py").touch()
+    report = audit(tmp_path, Policy())
+    assert report.python == "3.13"
+    assert {"bytecode", "sources"} <= set(report.not_checked)
+
+
+def test_two_pythons_are_none(prefix: MadePrefix) -> None:
+    prefix.write("lib/python3.12/os.py", b"")
+    assert audit(prefix.root, Policy()).python == ""
 
 
 def test_no_python_and_a_prefix_without_bytecode_number(tmp_path: Path) -> None:
@@ -730,6 +804,12 @@ def test_report_counts_and_highest_versions(prefix: MadePrefix) -> None:
     assert report.platform == "manylinux_2_28_x86_64"
 
 
+@pytest.mark.parametrize("name", ["CXXABI_FLOAT128", "GLIBCXX_3.4.25", "GCC_7.0.0", "ZLIB_1.9"])
+def test_versions_that_the_floor_has(prefix: MadePrefix, name: str) -> None:
+    prefix.write(NATIVE, shared(versions={"libstdc++.so.6": (name,)}))
+    assert audit(prefix.root, POLICY).findings == ()
+
+
 def test_versions_of_a_bundled_library_are_its_own(prefix: MadePrefix) -> None:
     needs = {"libbundled-12ab.so.1": ("GLIBCXX_3.4.33",)}
     prefix.write(JSON, shared(versions=needs), 0o555)
@@ -779,6 +859,7 @@ def test_lines_name_check_file_and_remedy(prefix: MadePrefix) -> None:
     assert "warn  exports (1)" in text
     assert "not checked: api: no kept list of names is given" in text
     assert verdict(report) == "The prefix does not pass: 8 errors, 1 warning."
+    assert [f.severity for f in report.findings] == [ERROR] * 8 + [WARNING]
     assert max(map(len, text.splitlines()[1:])) <= 100
     passed = next(line for line in text.splitlines() if line.startswith("passed: "))
     assert "modes" not in passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
@@ -20,6 +21,8 @@ _MARKERS = {
     "GLIBC_ABI_GNU2_TLS": "2.42",
     "GLIBC_ABI_DT_X86_64_PLT": "2.42",
 }
+# ld.so knows $LIB and $PLATFORM too, whose values differ from machine to machine
+_ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})((?:/[^$]*)?)")
 _LINKER_SYMBOLS = ("_init", "_fini", "_edata", "_end", "__bss_start")
 # Parts of libstdc++ that have names instead of numbers, and are as old as any floor
 _UNNUMBERED = ("CXXABI_FLOAT128", "CXXABI_TM_1", "CXXABI_LDBL_1.3", "GLIBCXX_LDBL_3.4")
@@ -111,7 +114,7 @@ def highest_versions(tree: Tree) -> Mapping[str, Highest]:
     for node, kind, names in _version_needs(tree):
         number = max((_split(name)[1] for name in names), key=version)
         known = version(best[kind].version) if kind in best else ()
-        if kind in _TRACKED and version(number) > known:
+        if version(number) > known:
             best[kind] = Highest(version=number, path=node.path)
     return {kind: best[kind] for kind in _TRACKED if kind in best}
 
@@ -132,7 +135,7 @@ def check_needed(tree: Tree, policy: Policy) -> Iterable[Finding]:
 
 def _is_found(tree: Tree, node: Node, found: elf.Elf, library: str) -> bool:
     return any(
-        f"{directory}/{library}".lstrip("/") in tree.nodes
+        os.path.normpath(f"{directory}/{library}") in tree.nodes
         for entry in (found.runpath or found.rpath).split(":")
         if (directory := _inside(node.path, entry)) is not None
     )
@@ -172,30 +175,18 @@ def check_runpath(tree: Tree, policy: Policy) -> Iterable[Finding]:
 def _runpath_fault(entry: str) -> str:
     if not entry:
         return "is empty: libraries would be taken from the current directory"
-    if not entry.startswith(("$ORIGIN", "${ORIGIN}")):
+    if not _ORIGIN.fullmatch(entry):
         return "is not relative to $ORIGIN: another machine has other files there, or none"
     return "leads out of the prefix"
 
 
 def _inside(path: str, entry: str) -> str | None:
     """The directory of the prefix that a RUNPATH entry of the file at ``path`` names, or None."""
-    rest = entry.replace("${ORIGIN}", "$ORIGIN").removeprefix("$ORIGIN")
-    is_relative = entry.startswith(("$ORIGIN", "${ORIGIN}")) and rest[:1] in ("", "/")
-    if not is_relative or "$" in rest:
+    origin = _ORIGIN.fullmatch(entry)
+    if not origin:
         return None
-    directory = os.path.normpath(os.path.dirname(path) + "/." + rest).lstrip("/")
-    directory = "" if directory == "." else directory
-    return None if directory.split("/")[0] == ".." or _escapes(path, rest) else directory
-
-
-def _escapes(path: str, rest: str) -> bool:
-    """Whether a relative path climbs out of the prefix on its way, even if it comes back."""
-    depth = path.count("/")
-    for part in rest.split("/"):
-        depth += {"": 0, ".": 0, "..": -1}.get(part, 1)
-        if depth < 0:
-            return True
-    return False
+    directory = os.path.normpath(os.path.join(os.path.dirname(path), f".{origin[1]}"))
+    return None if directory.split("/")[0] == ".." else directory
 
 
 def check_exports(tree: Tree, policy: Policy) -> Iterable[Finding]:

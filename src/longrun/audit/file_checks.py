@@ -180,7 +180,7 @@ def _shebang_fault(node: Node) -> str:
 def check_libtool(tree: Tree, policy: Policy) -> Iterable[Finding]:
     """No libtool archives: they hold build paths and make linkers follow them."""
     for node in tree.nodes.values():
-        if node.path.endswith(".la") and node.is_file:
+        if node.path.endswith(".la"):
             yield Finding(path=node.path, message="is a libtool archive", remedy="leave it out")
 
 
