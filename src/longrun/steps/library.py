@@ -135,7 +135,8 @@ def relocated(text: str) -> str:
     if not re.search(r"(?m)^prefix\s*=", text):
         text = f"prefix=/usr\n{text}"
     text = re.sub(r"(?m)^prefix\s*=.*$", f"prefix={RELOCATABLE}", text)
-    return re.sub(r"(?m)(?<![\w./}])/usr(?=/(?:include|lib|share)\b|\s*$)", "${prefix}", text)
+    usr = r"(?m)(^|[=\s]|-[IL])/usr(?=/(?:include|lib|share)\b|\s*$)"
+    return re.sub(usr, r"\g<1>${prefix}", text)
 
 
 def keep_licences(source: Path, patterns: Iterable[str], into: Path) -> None:

@@ -60,6 +60,8 @@ def scripts(spec: Toolchain) -> dict[str, str]:
         "ranlib": _script('exec "$LONGRUN_ZIG" ranlib "$@"'),
         "cpp": _script('exec cc -E "$@"'),
         "ld": _script('exec "$LONGRUN_ZIG" ld.lld "$@"'),
+        # some configure scripts call it by name, and every library here is a static one
+        "pkg-config": _script('PATH="${PATH#*:}" exec pkg-config --static "$@"'),
         "build-cc": _script('exec "$LONGRUN_ZIG" cc -target "$LONGRUN_BUILD_TARGET" "$@"'),
         **{name: _absent(name) for name in ABSENT},
     }
@@ -140,13 +142,16 @@ def _tools() -> dict[str, str]:
 
 
 def _search_paths(deps: Path) -> dict[str, str]:
+    places = [f"{deps}/{name}/pkgconfig" for name in ("lib", "share")]
+    # the prefix as the .pc files have it; pkg-config compares paths by their letters
+    prefixes = [str(deps), *(f"{place}/../.." for place in places)]
     return {
-        "PKG_CONFIG": "pkg-config --static",
+        "PKG_CONFIG": "pkg-config",
         "PKG_CONFIG_PATH": "",
-        "PKG_CONFIG_LIBDIR": f"{deps}/lib/pkgconfig:{deps}/share/pkgconfig",
+        "PKG_CONFIG_LIBDIR": ":".join(places),
         # the compiler searches these by itself; left out, they are recorded nowhere
-        "PKG_CONFIG_SYSTEM_INCLUDE_PATH": f"{deps}/include",
-        "PKG_CONFIG_SYSTEM_LIBRARY_PATH": f"{deps}/lib",
+        "PKG_CONFIG_SYSTEM_INCLUDE_PATH": ":".join(f"{prefix}/include" for prefix in prefixes),
+        "PKG_CONFIG_SYSTEM_LIBRARY_PATH": ":".join(f"{prefix}/lib" for prefix in prefixes),
         "ACLOCAL_PATH": f"{deps}/share/aclocal",
     }
 
