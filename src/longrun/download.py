@@ -156,7 +156,7 @@ def _complete(
             failures = 1 if part.length - before >= CHUNK else failures + 1
             if failures >= TRIES:
                 raise Failed(f"{error} (tried {TRIES} times)") from None
-            jitter = random.uniform(0.8, 1.2)  # noqa: S311 - not for secrets
+            jitter = random.uniform(0.8, 1.2)
             time.sleep(PAUSE_SECONDS * 2 ** (failures - 1) * jitter)
 
 

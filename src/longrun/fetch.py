@@ -8,6 +8,7 @@ the bytes, only their size and sha256 count.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import threading
@@ -159,6 +160,8 @@ class Fetcher:
     def put(self, source: Source, target: Path, *, progress: Progress = quiet) -> Provenance:
         """Copy the source's bytes to ``target``, fetching them if need be; errors as ``get``."""
         path, provenance = self.get(source, progress=progress)
+        if path == self._kept(source) and _linked(path, target):
+            return provenance
         shutil.copyfile(path, target)
         if sha256_file(target) != source.sha256:
             target.unlink()
@@ -308,6 +311,15 @@ class Fetcher:
             "name a directory that holds it with --sources, "
             f"or name a mirror in {self.advice or 'the configuration file'}.",
         )
+
+
+def _linked(path: Path, target: Path) -> bool:
+    """Whether ``target`` could be made another name of our own download: no copy, no second hash."""
+    try:
+        os.link(path, target)
+    except OSError:  # another file system
+        return False
+    return True
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -1,4 +1,4 @@
-"""The structure that docs/architecture.md promises: imports go one way, and one room does one thing."""
+"""The structure that docs/architecture.md promises: imports go one way."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from longrun.audit import Policy, Report, audit, load_kept_api, policy_for, poli
 from longrun.audit.render import lines
 from longrun.errors import AuditError
 from longrun.model import Floor
-
 from longrun.seal import MARKER
 from longrun.steps.interpreter import PREFIX
 from longrun.term import paint

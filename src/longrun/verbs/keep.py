@@ -59,9 +59,10 @@ def _print_verdict(count: int, damaged: dict[str, list[str]], *, repaired: bool)
 
 def gc(root: Path, arguments: argparse.Namespace) -> int:
     """Remove entries that no checkout uses, and what failed and killed builds left."""
-    store = Context(root).store
+    context = Context(root)
+    store = context.store
     garbage = store.garbage()
-    leftovers = _leftovers(store)
+    leftovers = _leftovers(store, context.config.cache / "downloads")
     freed = total_size(garbage)
     if not arguments.dry_run:
         store.sweep()
@@ -81,11 +82,13 @@ def gc(root: Path, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _leftovers(store: Store) -> list[Path]:
-    """What failed steps left, and the logs of entries that are no more."""
+def _leftovers(store: Store, downloads: Path) -> list[Path]:
+    """What failed steps left, and the logs and downloads of entries that are no more."""
     names = {entry.path.name for entry in store.entries()}
     logs = [path for path in (store.root / "logs").iterdir() if path.stem not in names]
-    return [*(store.root / "failed").iterdir(), *logs]
+    sources = {name.rpartition("-")[2][:16] for name in names if name.startswith("source-")}
+    downloads = [path for path in downloads.glob("*") if path.name[:16] not in sources]
+    return [*(store.root / "failed").iterdir(), *logs, *downloads]
 
 
 def _print_garbage(
