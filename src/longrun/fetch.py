@@ -314,7 +314,7 @@ class Fetcher:
 
 
 def _linked(path: Path, target: Path) -> bool:
-    """Whether ``target`` could be made another name of our own download: no copy, no second hash."""
+    """Whether ``target`` became another name of our own download: no copy, no second hash."""
     try:
         os.link(path, target)
     except OSError:  # another file system

@@ -564,13 +564,26 @@ def test_a_damaged_note_of_the_origin_is_not_trusted(site: Site, tmp_path: Path)
 
 
 def test_a_file_that_changes_while_it_is_copied(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.does["/a"] = serve(CONTENT)
+    (tmp_path / "by-hand").mkdir()
+    (tmp_path / "by-hand" / "a-1.0.tar.gz").write_bytes(CONTENT)
     monkeypatch.setattr(shutil, "copyfile", lambda path, target: target.write_bytes(b"?"))
+    one = fetcher(tmp_path, directories=(tmp_path / "by-hand",))
     with pytest.raises(SourceError, match="changed while it was copied"):
-        fetcher(tmp_path).put(source(f"{site.url}/a"), tmp_path / "out")
+        one.put(source(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_download_is_not_copied_but_a_file_of_the_users_is(site: Site, tmp_path: Path) -> None:
+    site.does["/a"] = serve(CONTENT)
+    one = fetcher(tmp_path)
+    one.put(source(f"{site.url}/a"), tmp_path / "out")
+    assert (tmp_path / "out").stat().st_nlink == 2
+    other = source(f"{site.url}/b", content=b"other", file="b.tar.gz")
+    (tmp_path / "downloads" / "b.tar.gz").write_bytes(b"other")
+    one.put(other, tmp_path / "out-b")
+    assert (tmp_path / "out-b").stat().st_nlink == 1
 
 
 def test_without_the_tool_no_signature_is_asked_for(
