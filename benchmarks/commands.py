@@ -3,8 +3,8 @@
 
     ./benchmarks/commands.py [--runs 15]
 
-Commands and the bare start run in turn, so that a machine that gets slower does so for all; read the
-ratios, the milliseconds are of this machine.
+Commands and the bare start run in turn, so that a machine that gets slower does so for all; read
+the ratios, the milliseconds are of this machine.
 """
 
 from __future__ import annotations
