@@ -888,3 +888,17 @@ def test_nothing_is_executed(prefix: MadePrefix, monkeypatch: pytest.MonkeyPatch
     for name in ("subprocess.Popen", "os.system", "os.posix_spawn", "os.execv", "os.fork"):
         monkeypatch.setattr(name, refuse)
     assert audit_room.audit(prefix.root, POLICY).ok
+
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT_FILES = sorted((ROOT / "specs/interpreters").glob("*.api.toml"))
+
+
+@pytest.mark.parametrize("path", KEPT_FILES, ids=lambda path: path.name)
+def test_kept_lists_of_the_checkout(path: Path) -> None:
+    kept = load_kept_api(ROOT, path.name.removesuffix(".api.toml"))
+    assert kept
+    assert set(kept.accepted) <= kept.qualified()
+    assert all(len(reason) > 10 for reason in kept.accepted.values())
+    assert "os.fork" in kept.qualified()
+    assert path.with_name(path.name.replace(".api.toml", ".toml")).is_file()
