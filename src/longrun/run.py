@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -142,11 +143,18 @@ class JobServer:
     @contextlib.contextmanager
     def token(self) -> Iterator[None]:
         """Hold one token, waiting for it."""
-        token = os.read(self._read, 1)
+        token = self._take()
         try:
             yield
         finally:
             os.write(self._write, token)
+
+    def _take(self) -> bytes:
+        while True:
+            select.select([self._read], [], [])
+            # make 4.3 sets O_NONBLOCK on the pipe that it shares with us, and may be quicker
+            with contextlib.suppress(BlockingIOError):
+                return os.read(self._read, 1)
 
 
 @dataclass
