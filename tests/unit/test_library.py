@@ -94,6 +94,15 @@ def test_pkgconfig_file_without_prefix_gets_one() -> None:
     assert "-I${prefix}/include/x" in text
 
 
+def test_modes_do_not_depend_on_the_umask(made: Job) -> None:
+    private = ("chmod", "-R", "go-rwx", "{out}")
+    program = ("install", "-D", "-m700", "libx.a", "{out}/usr/libexec/x")
+    library.build(with_build(made, commands=(*BUILD.commands, program, private)))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in made.out.rglob("*")}
+    assert modes["libx.a"] == 0o644
+    assert modes["x"] == modes["lib"] == 0o755
+
+
 def test_missing_file_is_named(made: Job) -> None:
     with pytest.raises(BuildError, match=r"x: .*lib/liby\.a, include/y\.h"):
         library.build(with_build(made, expects=("lib/libx.a", "lib/liby.a", "include/y.h")))

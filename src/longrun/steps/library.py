@@ -38,6 +38,7 @@ def build(job: Job) -> None:
     keep_licences(source, spec.build.licences, job.out / "share/licenses" / spec.name)
     check_expected(spec.name, job.out, spec.build.expects)
     check_paths(spec.name, job.out, (job.work, job.out))
+    set_modes(job.out)
 
 
 def unpack_source(job: Job, spec: Library) -> Path:
@@ -171,3 +172,11 @@ def check_paths(name: str, tree: Path, directories: Iterable[Path]) -> None:
             if needle in content:
                 where = path.relative_to(tree)
                 raise BuildError(f"{name}: {where} holds the build path {needle.decode()}")
+
+
+def set_modes(tree: Path) -> None:
+    """Give everything the mode that it would have with the umask 022, whatever the user's is."""
+    for path in sorted(tree.rglob("*")):
+        if not path.is_symlink():
+            program = path.is_dir() or path.stat().st_mode & 0o111
+            path.chmod(0o755 if program else 0o644)

@@ -44,6 +44,7 @@ def build(job: Job) -> None:
 def write_scripts(directory: Path, spec: Toolchain) -> None:
     """Write every script of the toolchain into a new directory."""
     directory.mkdir()
+    directory.chmod(0o755)  # whatever the umask is
     for name, text in scripts(spec).items():
         path = directory / name
         path.write_text(text, encoding="utf-8")
