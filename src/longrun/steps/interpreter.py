@@ -30,6 +30,17 @@ MODULE_EXPORTS = "{ global: PyInit_*; local: *; };\n"
 EXPORTING_MODULES = ("_ctypes_test",)
 """Test modules whose very purpose is to export functions."""
 
+JOINED_MODULES = (
+    ("_curses", "_curses_panel", ("_cursesmodule", "_curses_panel"), ("-lpanelw", "-lncursesw")),
+    ("_ssl", "_hashlib", ("_ssl", "_hashopenssl"), ("-lssl", "-lcrypto")),
+)
+"""Modules that share a library's state: module, its partner, objects of both, libraries.
+
+Each pair becomes one file, with a link for the partner, so that the library is in it once. With a
+copy of ncurses of their own, panels draw on a screen that nobody sees; OpenSSL would only be twice
+as large, and would read its configuration twice.
+"""
+
 MAKEFILE = """\
 # Read after CPython's own Makefile: what that has no target for.
 # Its own rule for a shared library says -h, which lld does not know.
@@ -146,7 +157,8 @@ def compile_all(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) 
     """Make the program, the modules and the shared library."""
     job.say("make")
     job.run(["make"], cwd=source, env=env)
-    job.say("test modules that export")
+    job.say("modules that share a library")
+    relink_joined(job, spec, source, env)
     relink_exporting(job, source, env)
     job.say(library(spec))
     link = f"cc -shared {shlex.join(optimisation(spec))} -s"
@@ -154,14 +166,48 @@ def compile_all(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) 
     job.run([*make, library(spec)], cwd=source, env=env)
 
 
+def relink_joined(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) -> None:
+    """Link each pair of ``JOINED_MODULES`` into the file of the first."""
+    for module, _, names, libraries in JOINED_MODULES:
+        objects = [str(find_object(source, name)) for name in names]
+        link = ["cc", "-shared", "-Wl,--version-script=exports.map", *optimisation(spec), "-s"]
+        target = built_module(source, module)
+        target.unlink()
+        job.run([*link, "-o", str(target), *objects, *libraries], cwd=source, env=env)
+
+
+def find_object(source: Path, name: str) -> Path:
+    """The one object file of this name, wherever this version of CPython puts it."""
+    found = sorted(source.rglob(f"{name}.o"))
+    if len(found) != 1:
+        raise BuildError(f"expected one {name}.o in the build, found {len(found)}")
+    return found[0]
+
+
+def built_module(source: Path, name: str) -> Path:
+    """The extension module in the build, which make may have put behind a link."""
+    found = sorted(source.glob(f"build/lib*/{name}.*.so"))
+    if len(found) != 1:
+        raise BuildError(f"not built: {name}", remedy="the log says, above `make`, what it lacks")
+    return found[0].resolve()
+
+
+def link_partners(directory: Path) -> None:
+    """Put a link in the place of each partner's own file."""
+    for module, partner, _, _ in JOINED_MODULES:
+        (file,) = directory.glob(f"{module}.*.so")
+        link = file.with_name(file.name.replace(module, partner, 1))
+        link.unlink()
+        link.symlink_to(file.name)
+
+
 def relink_exporting(job: Job, source: Path, env: dict[str, str]) -> None:
     """Link some test modules again, without the version script."""
     for name in EXPORTING_MODULES:
-        for module in sorted(source.glob(f"build/lib*/{name}.*.so")):
-            (objects,) = source.rglob(f"{name}.o")
-            target = module.resolve()
-            target.unlink()
-            job.run(["cc", "-shared", "-s", "-o", str(target), str(objects), "-lm"], env=env)
+        target = built_module(source, name)
+        target.unlink()
+        objects = str(find_object(source, name))
+        job.run(["cc", "-shared", "-s", "-o", str(target), objects, "-lm"], cwd=source, env=env)
 
 
 def install(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) -> None:
@@ -173,6 +219,7 @@ def install(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) -> N
         path.rename(job.out / path.name)
     shutil.copy(source / library(spec), job.out / "lib" / library(spec))
     (job.out / "lib" / f"libpython{minor(spec)}.so").symlink_to(library(spec))
+    link_partners(dynload(spec, job.out))
     for cache in sorted(job.out.rglob("__pycache__")):
         shutil.rmtree(cache)
 
