@@ -46,10 +46,8 @@ def main() -> None:
     bare = statistics.median(times["bare start"])
     print(f"{'command':<24} {'median':>9} {'min':>9} {'ratio':>7}")
     for name, found in times.items():
-        middle = statistics.median(found)
-        print(
-            f"{name:<24} {middle * 1000:>6.0f} ms {min(found) * 1000:>6.0f} ms {middle / bare:>6.1f}x"
-        )
+        middle, least = statistics.median(found), min(found)
+        print(f"{name:<24} {middle * 1e3:>6.0f} ms {least * 1e3:>6.0f} ms {middle / bare:>6.1f}x")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pytest
 from longrun.errors import BuildError, StoreError
 from longrun.executor import Options, execute
 from longrun.log import PlainReporter
-from longrun.run import find_tool, without_network
+from longrun.run import JobServer, find_tool, without_network
 from longrun.store import Store
 
 
@@ -191,6 +191,29 @@ def test_two_makes_share_the_jobs(checkout, store, tmp_path):
     ]
     assert len(counts) == 8
     assert max(counts) == 2
+
+
+def test_a_make_that_does_not_block_disturbs_nobody():
+    """make 4.3 sets O_NONBLOCK on the job server's pipe; four threads want the one token."""
+    server = JobServer(1)
+    os.set_blocking(server.descriptors[0], False)
+    held, most = [], []
+
+    def work():
+        for _ in range(20):
+            with server.token():
+                held.append(1)
+                most.append(len(held))
+                time.sleep(0.001)
+                held.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 80
+    assert max(most) == 1
 
 
 def test_a_damaged_input_stops_the_step_that_needs_it(checkout, store):
