@@ -21,7 +21,7 @@ from longrun.config import Config, is_address
 from longrun.download import Failed, Part, Progress, Unreachable, download, locked_part, read_small
 from longrun.errors import BuildError, SetupError, SourceError, SpecError
 from longrun.fs import sha256_file, write_atomic
-from longrun.model import Source
+from longrun.model import Signature, Source
 from longrun.run import output
 from longrun.signature import Verdict, check, missing_tool, not_checked
 
@@ -113,16 +113,17 @@ def _stanza_uris(text: str) -> list[str]:
     return found
 
 
+def _in_archives(hosts: Hosts, pool: Iterable[str]) -> list[str]:
+    """The addresses of pool paths in every known archive."""
+    return [f"{archive}/{quote(p, safe='/+~')}" for archive in hosts.archives for p in pool]
+
+
 def candidates(source: Source, hosts: Hosts) -> list[Candidate]:
     """Every place to try, best first: upstream, the package index, archives, mirrors."""
     places = [Candidate(url=url, via="upstream") for url in source.urls]
     if source.index:
         places.append(Candidate(url=INDEX + source.index, via="index"))
-    for archive in hosts.archives:
-        places += [
-            Candidate(url=f"{archive}/{quote(path, safe='/+~')}", via="archive")
-            for path in source.pool
-        ]
+    places += [Candidate(url=url, via="archive") for url in _in_archives(hosts, source.pool)]
     for mirror in hosts.mirrors:
         places += [
             Candidate(url=f"{mirror}/{quote(name, safe='+~')}", via="mirror")
@@ -293,13 +294,20 @@ class Fetcher:
                 return not_checked("this run is offline")
             detached = _beside(self._kept(source), ".signature")
             try:
-                content = read_small(
-                    signature.url, limit=SIGNATURE_BYTES, unreachable=self.unreachable
-                )
+                write_atomic(detached, self._read_signature(signature))
             except Failed as error:
-                return not_checked(f"{signature.url}: {error}")
-            write_atomic(detached, content)
+                return not_checked(str(error))
         return check(path, signature, detached, keys=self.keys, name=source.file)
+
+    def _read_signature(self, signature: Signature) -> bytes:
+        """The signature file from upstream or an archive; Failed, saying why for each."""
+        tried = []
+        for url in (signature.url, *_in_archives(self.hosts, signature.pool)):
+            try:
+                return read_small(url, limit=SIGNATURE_BYTES, unreachable=self.unreachable)
+            except Failed as error:
+                tried.append(f"{url}: {error}")
+        raise Failed("; ".join(tried))
 
     def _nothing(self, source: Source, tried: Iterable[str]) -> SourceError:
         reasons = [f"\n  {why}" for why in tried]

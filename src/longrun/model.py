@@ -22,6 +22,7 @@ class Signature:
 
     kind: str = doc("`asc` (OpenPGP, checked with gpgv) or `sigstore` (checked with cosign).")
     url: str = doc("Where the signature file is.")
+    pool: tuple[str, ...] = doc("Paths of the signature file in a Debian archive.", default=())
     keyring: str = doc("Keyring file below `specs/keys/` (asc).", default="")
     identity: str = doc("The signer's identity (sigstore).", default="")
     issuer: str = doc("The identity's OIDC issuer (sigstore).", default="")
