@@ -53,8 +53,8 @@ def test_an_extension_from_source(env, tmp_path):
 def test_a_wheel_with_native_code(env, tmp_path):
     download = {**index(), "PIP_CACHE_DIR": str(tmp_path / "cache"), "HOME": str(tmp_path)}
     call(env / "pip", "install", "--only-binary", ":all:", "numpy", env=download)
-    say = "import numpy as n; a = n.ones((3, 3)) + n.eye(3); print((n.linalg.inv(a) @ a).round(9))"
-    assert call(env / "python", "-c", say).split("\n")[0] == "[[1. 0. 0.]"
+    say = "import numpy as n; a = n.ones((3, 3)) + n.eye(3); print(n.linalg.det(a).round(9))"
+    assert call(env / "python", "-c", say) == "4.0"
 
 
 def test_an_extension_with_the_config_script(prefix, tmp_path):
