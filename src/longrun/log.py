@@ -120,8 +120,9 @@ class TerminalReporter(PlainReporter):
         from rich.live import Live
 
         self.console = Console(stderr=True, highlight=False)
-        self.live = Live(console=self.console, refresh_per_second=8, get_renderable=self.render)
         self.running: dict[str, tuple[Step, float, str]] = {}
+        # Live renders once as it is made
+        self.live = Live(console=self.console, refresh_per_second=8, get_renderable=self.render)
 
     def begin(self, steps: tuple[Step, ...], *, cached: int) -> None:
         super().begin(steps, cached=cached)
@@ -177,12 +178,13 @@ class TerminalReporter(PlainReporter):
         spent = sum(min(now - start, self.weights.get(step.id, 1.0)) for step, start, _ in running)
         steps = Table.grid(padding=(0, 1))
         steps.add_column(width=3, justify="right")
-        steps.add_column(width=46, no_wrap=True)
+        steps.add_column(width=43, no_wrap=True)
         steps.add_column(width=12, justify="right")
         steps.add_column(no_wrap=True)
+        room = max(0, self.console.width - 64)  # a longer text would squeeze the columns before it
         for step, start, text in running:
             steps.add_row(
-                "[yellow]▸[/]", step.title, duration(now - start), Text(text, style="dim")
+                "[yellow]▸[/]", step.title, duration(now - start), Text(text[:room], style="dim")
             )
         if self.done >= self.total and not running:
             return Text("")

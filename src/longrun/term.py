@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
     """Seconds in the unit a person would use: ``0.4 s``, ``12 s``, ``3 min 05 s``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

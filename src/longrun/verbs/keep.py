@@ -87,8 +87,8 @@ def _leftovers(store: Store, downloads: Path) -> list[Path]:
     names = {entry.path.name for entry in store.entries()}
     logs = [path for path in (store.root / "logs").iterdir() if path.stem not in names]
     sources = {name.rpartition("-")[2][:16] for name in names if name.startswith("source-")}
-    downloads = [path for path in downloads.glob("*") if path.name[:16] not in sources]
-    return [*(store.root / "failed").iterdir(), *logs, *downloads]
+    orphans = [path for path in downloads.glob("*") if path.name[:16] not in sources]
+    return [*(store.root / "failed").iterdir(), *logs, *orphans]
 
 
 def _print_garbage(
