@@ -46,7 +46,13 @@ MAKEFILE = """\
 # Its own rule for a shared library says -h, which lld does not know.
 {library}: $(LIBRARY_OBJS)
 \t$(BLDSHARED) -Wl,-soname,$@ -o $@ $(LIBRARY_OBJS) $(MODLIBS) $(SHLIBS) $(LIBC) $(LIBM)
+
+# Two tools of the build, which run for a second: to optimise them takes as long as the interpreter.
+Programs/_freeze_module _bootstrap_python: private PY_CORE_LDFLAGS += -O0
+Programs/_freeze_module _bootstrap_python: private PY_LDFLAGS_NOLTO += -O0
 """
+
+MAKE = ("make", "-f", "Makefile", "-f", "longrun.mk")
 
 API_MODULES = ("os", "posix", "time", "socket", "signal", "select", "resource", "fcntl", "mmap")
 """Modules whose names depend on what configure found; see ``record_api``."""
@@ -156,14 +162,13 @@ def library(spec: Interpreter) -> str:
 def compile_all(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) -> None:
     """Make the program, the modules and the shared library."""
     job.say("make")
-    job.run(["make"], cwd=source, env=env)
+    job.run([*MAKE], cwd=source, env=env)
     job.say("modules that share a library")
     relink_joined(job, spec, source, env)
     relink_exporting(job, source, env)
     job.say(library(spec))
     link = f"cc -shared {shlex.join(optimisation(spec))} -s"
-    make = ["make", "-f", "Makefile", "-f", "longrun.mk", f"BLDSHARED={link}"]
-    job.run([*make, library(spec)], cwd=source, env=env)
+    job.run([*MAKE, f"BLDSHARED={link}", library(spec)], cwd=source, env=env)
 
 
 def relink_joined(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) -> None:
@@ -214,7 +219,7 @@ def install(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) -> N
     """Install and move the tree to ``job.out``, its permanent place."""
     job.say("make install")
     destination = job.work / "install"
-    job.run(["make", "install", f"DESTDIR={destination}"], cwd=source, env=env)
+    job.run([*MAKE, "install", f"DESTDIR={destination}"], cwd=source, env=env)
     for path in sorted((destination / PREFIX[1:]).iterdir()):
         path.rename(job.out / path.name)
     shutil.copy(source / library(spec), job.out / "lib" / library(spec))

@@ -44,7 +44,7 @@ def test(root: Path, arguments: argparse.Namespace) -> int:
 
 
 def _distrust(store: Store, plan: Plan) -> None:
-    """Hash every cached entry of a plan and remove what is damaged: CI's caches come from outside."""
+    """Hash the cached entries of a plan and remove damaged ones: a cache may come from elsewhere."""
     for step in plan.steps:
         entry = store.get(step.key)
         if entry and (problems := store.verify(entry)):
