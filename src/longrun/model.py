@@ -217,6 +217,7 @@ class Provenance:
     sha256: str = doc("sha256 of the source file.")
     urls: tuple[str, ...] = doc("Where the source file is.")
     patches: tuple[str, ...] = doc("Patches applied to it.")
+    recipe: str = doc("sha256 of the code that built it.")
 
 
 @dataclass(frozen=True, kw_only=True)

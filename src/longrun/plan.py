@@ -362,6 +362,7 @@ def _provenance(step: Step, spec: Library | Toolchain | Interpreter, source: Sou
         sha256=source.sha256,
         urls=(*source.urls, *source.pool, *filter(None, [source.index])),
         patches=tuple(step.material["patches"]),
+        recipe=step.material["recipe"],
     )
 
 

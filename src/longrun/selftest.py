@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from longrun import fs
 from longrun.errors import SetupError
@@ -24,11 +25,6 @@ from longrun.run import find_tool, stream
 
 NOBODY = 65534
 
-TOTAL = re.compile(
-    r"^Total tests: run=(?P<run>[\d,]+)"
-    r"(?: \(filtered\))?(?: failures=(?P<failures>[\d,]+))?(?: skipped=(?P<skipped>[\d,]+))?",
-    re.M,
-)
 LISTS = re.compile(
     r"^\d+ tests? (?P<what>failed|skipped|omitted|OK)[^\n]*:\n(?P<names>(?:    .*\n)+)", re.M
 )
@@ -75,11 +71,14 @@ def run_suite(
         argv = [
             *_unprivileged(),
             str(place / "prefix" / "bin" / f"python{minor}"),
-            *("-m", "test", f"-j{jobs}", "--timeout", "900", "-W", *tests),
+            *("-m", "test", f"-j{jobs}", "--timeout", "900", "-W"),
+            *("--junit-xml", str(place / "home" / "result.xml"), *tests),
         ]
         env = _environment(place / "home")
         status = stream(argv, cwd=place / "home", env=env, log=log, line=line)
-    return read_verdict(log.read_text(errors="replace"), interpreter.known_failures, status)
+        counts = read_counts(place / "home" / "result.xml")
+    text = log.read_text(errors="replace")
+    return read_verdict(text, interpreter.known_failures, status, counts)
 
 
 @contextmanager
@@ -145,14 +144,35 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-def read_verdict(text: str, known: Mapping[str, str], status: int) -> Verdict:
-    """The counts and names in the summary that regrtest prints at its end."""
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many tests ran, failed (errors too) and were skipped."""
+
+    run: int = 0
+    failures: int = 0
+    skipped: int = 0
+
+
+def read_counts(path: Path) -> Counts:
+    """The counts in a JUnit file of regrtest; zeros where the suite did not come to write it."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError):
+        return Counts()
+    return Counts(
+        run=int(root.get("tests", "0")),
+        failures=int(root.get("failures", "0")) + int(root.get("errors", "0")),
+        skipped=sum(1 for _ in root.iter("skipped")),
+    )
+
+
+def read_verdict(text: str, known: Mapping[str, str], status: int, counts: Counts) -> Verdict:
+    """The verdict from the names that regrtest prints at its end, and the counts."""
     failed = _names(text, "failed")
-    total = list(TOTAL.finditer(text))
-    counts = total[-1].groupdict("0") if total else {"run": "0", "failures": "0", "skipped": "0"}
-    numbers = {name: int(value.replace(",", "")) for name, value in counts.items()}
     return Verdict(
-        **numbers,
+        run=counts.run,
+        failures=counts.failures,
+        skipped=counts.skipped,
         failed_files=failed,
         surprises=tuple(name for name in failed if name not in known),
         known={name: known[name] for name in failed if name in known},
