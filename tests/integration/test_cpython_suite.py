@@ -1,4 +1,4 @@
-"""The parts of CPython's own suite that see what Longrun changes: native libraries and the system."""
+"""The parts of CPython's own suite that see what Longrun changes: libraries and the system."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test(root: Path, arguments: argparse.Namespace) -> int:
 
 
 def _distrust(store: Store, plan: Plan) -> None:
-    """Hash the cached entries of a plan and remove damaged ones: a cache may come from elsewhere."""
+    """Hash a plan's cached entries and remove damaged ones: a cache may come from elsewhere."""
     for step in plan.steps:
         entry = store.get(step.key)
         if entry and (problems := store.verify(entry)):
