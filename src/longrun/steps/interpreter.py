@@ -46,13 +46,13 @@ MAKEFILE = """\
 # Its own rule for a shared library says -h, which lld does not know.
 {library}: $(LIBRARY_OBJS)
 \t$(BLDSHARED) -Wl,-soname,$@ -o $@ $(LIBRARY_OBJS) $(MODLIBS) $(SHLIBS) $(LIBC) $(LIBM)
-
-# Two tools of the build, which run for a second: to optimise them takes as long as the interpreter.
-Programs/_freeze_module _bootstrap_python: private PY_CORE_LDFLAGS += -O0
-Programs/_freeze_module _bootstrap_python: private PY_LDFLAGS_NOLTO += -O0
 """
 
-MAKE = ("make", "-f", "Makefile", "-f", "longrun.mk")
+TOOLS = ("Programs/_freeze_module", "_bootstrap_python")
+"""Programs that CPython's build makes of the core and runs for a second, to freeze modules."""
+
+MAKE = ("make", "-f", "Makefile", "-f", "longrun.mk", *(f"--old-file={tool}" for tool in TOOLS))
+"""make, which leaves the ``TOOLS`` as ``build_tools`` made them."""
 
 API_MODULES = ("os", "posix", "time", "socket", "signal", "select", "resource", "fcntl", "mmap")
 """Modules whose names depend on what configure found; see ``record_api``."""
@@ -161,6 +161,8 @@ def library(spec: Interpreter) -> str:
 
 def compile_all(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) -> None:
     """Make the program, the modules and the shared library."""
+    job.say("tools of the build")
+    build_tools(job, source, env)
     job.say("make")
     job.run([*MAKE], cwd=source, env=env)
     job.say("modules that share a library")
@@ -169,6 +171,20 @@ def compile_all(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) 
     job.say(library(spec))
     link = f"cc -shared {shlex.join(optimisation(spec))} -s"
     job.run([*MAKE, f"BLDSHARED={link}", library(spec)], cwd=source, env=env)
+
+
+def build_tools(job: Job, source: Path, env: dict[str, str]) -> None:
+    """Make the ``TOOLS`` in a copy of the source, in haste.
+
+    To optimise each of them at link time would take as long as the interpreter itself.
+    """
+    tools = job.work / "tools"
+    shutil.copytree(source, tools, symlinks=True)
+    # these come after the flags that configure was given
+    haste = ["CFLAGS_NODIST=-O1 -fno-lto", "LDFLAGS_NODIST=-fno-lto"]
+    job.run(["make", *haste, *TOOLS], cwd=tools, env=env)
+    for tool in TOOLS:
+        shutil.copy(tools / tool, source / tool)
 
 
 def relink_joined(job: Job, spec: Interpreter, source: Path, env: dict[str, str]) -> None:
