@@ -120,7 +120,6 @@ def _overrides(here: Layout) -> dict[str, str]:
         "SYSLIBS": "-lm",
         "SHLIBS": "-lpthread -ldl -lutil",
         # the program is static, and the shared library is for programs that embed Python
-        "LIBRARY": here.library,
         "LDLIBRARY": here.library,
         "LIBRARY_DEPS": here.library,
         "INSTSONAME": f"{here.library}.1.0",

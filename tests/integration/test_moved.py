@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import attempt, call, unprivileged
+from programs import BARE, attempt, call, unprivileged
 
 WHERE = """
 import json, ssl, sqlite3, sys, sysconfig
@@ -169,6 +170,22 @@ def test_a_damaged_prefix_says_so_and_takes_nothing_else(prefix, tmp_path):
     assert done.returncode != 0
     assert "Could not find platform independent libraries" in done.stderr
     assert "/usr" not in done.stderr.replace("/usr/bin", "")
+
+
+@pytest.mark.parametrize("name", ["-python", "ioc-gateway", "/no/such/python"])
+def test_it_starts_under_any_name(prefix, tmp_path, name):
+    """Login shells and process supervisors choose a program's name themselves."""
+    say = "import sys, sqlite3; print(sys.prefix)"
+    done = subprocess.run(
+        [name, "-c", say],
+        executable=prefix.python,
+        cwd=tmp_path,
+        env=BARE,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, str(prefix.path)), done.stderr
 
 
 @pytest.mark.parametrize("script", ["pydoc3", "idle3"])

@@ -136,6 +136,15 @@ def test_ssl_cert_file_is_honoured(prefix, server, authority):
     assert call(prefix.python, "-c", FETCH, server, env=env) == "hello"
 
 
+def test_authorities_can_be_given_in_der(prefix, authority):
+    say = """
+import ssl, sys
+der = ssl.PEM_cert_to_DER_cert(open(sys.argv[1]).read())
+print(len(ssl.create_default_context(cadata=der).get_ca_certs()))
+"""
+    assert call(prefix.python, "-c", say, authority / "ca.pem") == "1"
+
+
 STORES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -145,15 +154,15 @@ STORES = (
 """Where Debian, EL 7 and later, and SUSE keep the authorities that the system trusts."""
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("bundle", STORES)
 def test_an_authority_that_only_the_system_knows_is_found(
-    prefix, server, authority, tmp_path, store
+    prefix, server, authority, tmp_path, bundle
 ):
-    """In a mount namespace whose /etc and /var hold one distribution's store and no other."""
+    """In a mount namespace whose /etc and /var hold one distribution's bundle and no other."""
     bwrap = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", "/etc", "--tmpfs", "/var"]
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.1 localhost\n")
-    bind = ["--ro-bind", hosts, "/etc/hosts", "--ro-bind", authority / "ca.pem", store]
+    bind = ["--ro-bind", hosts, "/etc/hosts", "--ro-bind", authority / "ca.pem", bundle]
     for directory in ("/var/tmp", "/etc/ssl"):
         bind += ["--dir", directory]
     inside = [*bwrap, *bind]

@@ -35,7 +35,7 @@ MAKEFILE = f"""\
 CC=\t\tcc
 LDSHARED=\tcc -shared $(PY_LDFLAGS)
 CFLAGS_NODIST=\t-O3 \\
-\t-flto=thin
+\t-flto
 MODOBJS=  Modules/a.o \\
 \tModules/b.o
 prefix=\t\t{BUILT_FOR}

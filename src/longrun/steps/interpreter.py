@@ -16,7 +16,6 @@ from pathlib import Path
 
 from longrun.errors import BuildError
 from longrun.model import Interpreter, PatchSeries
-from longrun.relocate import OPT
 from longrun.steps.job import Job
 from longrun.steps.toolchain import build_triple, environment
 from longrun.unpack import unpack
@@ -24,8 +23,11 @@ from longrun.unpack import unpack
 PREFIX = "/__longrun__"
 """The prefix that every build is configured for; it exists nowhere and is in no finished file."""
 
-MODULE_EXPORTS = "{ global: PyInit_*; local: *; };\n"
-"""Version script of extension modules: the libraries inside them stay invisible to the process."""
+MODULE_EXPORTS = "{ global: PyInit_*; PyInitU_*; local: *; };\n"
+"""Version script of extension modules: the libraries inside them stay invisible to the process.
+
+``PyInitU_`` is for modules whose names are not ASCII (PEP 489).
+"""
 
 EXPORTING_MODULES = ("_ctypes_test",)
 """Test modules whose very purpose is to export functions."""
@@ -120,7 +122,7 @@ def build_environment(spec: Interpreter) -> dict[str, str]:
     flags = " ".join(optimisation(spec))
     return {
         # CPython's default asks for debug information, which is stripped in any case
-        "OPT": OPT,
+        "OPT": "-DNDEBUG -fwrapv -Wall",
         # "no distribution": these flags are for CPython alone, sysconfig does not pass them on
         "CFLAGS_NODIST": f"{flags} -g0",
         "LDFLAGS_NODIST": f"{flags} -s",
