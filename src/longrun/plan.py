@@ -392,8 +392,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         found.append(f"{new['name']} {old.get('version')} -> {new['version']}")
     for word, key in (("patch", "patches"), ("data", "data")):
         found += _mapping_changes(word, old.get(key, {}), new.get(key, {}))
-    if old.get("params") != new.get("params"):
-        found += [f"spec: {key} changed" for key in _changed(old.get("params"), new.get("params"))]
+    for key in _changed(old.get("params"), new.get("params")):
+        if key != "version":
+            found.append(f"spec: {key} changed")
     if old.get("recipe") != new.get("recipe"):
         found.append(f"recipe of {new['kind']} steps changed")
     for key in ("platform", "epoch"):
