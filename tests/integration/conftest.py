@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from programs import call
 
 from longrun.config import load_config
 from longrun.fs import remove_tree
@@ -54,21 +53,6 @@ class Prefix:
             todo.extend(step.inputs)
         raise AssertionError(f"{self.step.id} is not made of {step_id}")
 
-    def run(self, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run the interpreter with a bare environment; its output is captured."""
-        return run(str(self.python), *arguments, **options)
-
-
-def run(
-    *argv: str, env: dict[str, str] | None = None, **options
-) -> subprocess.CompletedProcess[str]:
-    """Run a program with a bare environment; fails the test where it does not succeed."""
-    bare = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
-    options = {"capture_output": True, "text": True, "timeout": 300} | options
-    done = subprocess.run(argv, env={**bare, **(env or {})}, check=False, **options)
-    assert done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
-
 
 @pytest.fixture(scope="session")
 def plan() -> Plan:
@@ -106,23 +90,7 @@ def prefix(
     # readable for the unprivileged users of some tests
     for directory in (place, *place.parents[:2]):
         directory.chmod(0o755)
-    run("tar", "-xf", str(archive), "-C", str(place))
+    call("tar", "-xf", archive, "-C", place)
     path = place / archive.name.removesuffix(".tar.zst")
     yield Prefix(path=path, version=request.param, archive=archive, step=step, store=store)
     remove_tree(path)
-
-
-@pytest.fixture
-def clean(tmp_path: Path) -> Iterator[Path]:
-    """A directory that may be filled with read-only trees."""
-    yield tmp_path
-    for path in tmp_path.iterdir():
-        remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-@pytest.fixture
-def copied(prefix: Prefix, clean: Path) -> Path:
-    """A further copy of the prefix, that a test may move or change."""
-    target = clean / "copy"
-    shutil.copytree(prefix.path, target, symlinks=True)
-    return target

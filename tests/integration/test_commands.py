@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT
+from programs import call
 
 from longrun import fs
 from longrun.config import load_config
@@ -138,7 +139,7 @@ def test_an_ordinary_user_can_build(plan, store, sources, tmp_path):
     """A checkout and a cache of the user's own, nothing of root's."""
     place = tmp_path / "user"
     checkout = place / "checkout"
-    files = run("git", "-C", str(ROOT), "ls-files", "-z").stdout.split("\0")
+    files = call("git", "-C", ROOT, "ls-files", "-z").split("\0")
     for name in filter(None, files):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, checkout / name)
@@ -215,5 +216,5 @@ def test_damage_is_found_and_repaired(plan, seeded, sources):
 
 
 def test_a_second_build_has_nothing_to_do():
-    done = run(str(ROOT / "build.py"), "build", "--offline", env=dict(os.environ))
-    assert "nothing to build, all is cached" in done.stdout
+    told = call(ROOT / "build.py", "build", "--offline", env=dict(os.environ))
+    assert "nothing to build, all is cached" in told

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import run
+from programs import call
 
 from longrun.model import Floor
 from longrun.run import JobServer, Programs, Runner
@@ -73,8 +73,8 @@ def compile_program(plan, store, tmp_path):
 @pytest.mark.parametrize("glibc", ["2.17", "2.28"])
 def test_a_program_needs_no_newer_glibc_than_the_floor(compile_program, glibc):
     program = compile_program(Floor(arch="x86_64", glibc=glibc))
-    assert run(str(program)).stdout == "4 program.c\n"
-    versions = re.findall(r"GLIBC_(\d+)\.(\d+)", run("readelf", "-V", str(program)).stdout)
+    assert call(program) == "4 program.c"
+    versions = re.findall(r"GLIBC_(\d+)\.(\d+)", call("readelf", "-V", program))
     highest = max((int(major), int(minor)) for major, minor in versions)
     assert highest <= tuple(int(part) for part in glibc.split("."))
 
@@ -82,9 +82,9 @@ def test_a_program_needs_no_newer_glibc_than_the_floor(compile_program, glibc):
 def test_another_processor_is_only_another_floor(compile_program):
     """Run by qemu-user with Debian's aarch64 C library."""
     program = compile_program(Floor(arch="aarch64", glibc="2.17"))
-    assert "AArch64" in run("readelf", "-h", str(program)).stdout
+    assert "AArch64" in call("readelf", "-h", program)
     emulator = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
-    assert run(*emulator, str(program)).stdout == "4 program.c\n"
+    assert call(*emulator, program) == "4 program.c"
 
 
 def test_the_path_of_the_work_directory_is_not_in_the_program(compile_program, tmp_path):
