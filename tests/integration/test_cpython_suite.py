@@ -37,10 +37,12 @@ TESTS = [
 
 def test_the_relevant_parts_of_cpythons_suite_pass(prefix, plan, tmp_path):
     name = f"cpython-{prefix.version}"
+    (source,) = prefix.entry(f"source/{name}").iterdir()
     verdict = run_suite(
         plan.find(f"interpreter/{name}").spec,
         prefix.entry(f"prefix/{name}"),
         prefix.entry(f"interpreter/{name}"),
+        source,
         TESTS,
         jobs=len(os.sched_getaffinity(0)),
         log=tmp_path / "log",

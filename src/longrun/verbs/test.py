@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from longrun.errors import BuildError
-from longrun.plan import Plan
+from longrun.plan import Plan, Step
 from longrun.run import attach
 from longrun.selftest import Verdict, run_suite
 from longrun.setup import TEST_TOOLS, require
@@ -63,18 +63,18 @@ def selftest(root: Path, arguments: argparse.Namespace) -> int:
     arguments.release, arguments.python = None, [arguments.python]
     plan = context.plan(arguments)
     (name,) = (step.name for step in plan.targets)
-    targets = (plan.find(f"interpreter/{name}"), plan.find(f"prefix/{name}"))
+    targets = tuple(plan.find(f"{kind}/{name}") for kind in ("interpreter", "prefix", "source"))
     outcome = realise(context, plan, targets, arguments)
     if outcome.failed:
         return next(iter(outcome.failed.values())).exit_code
-    built, prefix = (context.store.get(step.key) for step in targets)
-    if built is None or prefix is None:
-        raise BuildError(f"{name}: not in the store after it was built")
+    built, prefix, source = (_tree(context.store, step) for step in targets)
+    (archive,) = source.iterdir()
     log = context.store.root / "logs" / f"selftest-{name}.log"
     verdict = run_suite(
         context.specs.interpreters[name],
-        prefix.tree,
-        built.tree,
+        prefix,
+        built,
+        archive,
         arguments.tests,
         jobs=context.jobs(arguments),
         log=log,
@@ -85,6 +85,13 @@ def selftest(root: Path, arguments: argparse.Namespace) -> int:
     else:
         _print(name, verdict, log)
     return 0 if verdict.ok else 1
+
+
+def _tree(store: Store, step: Step) -> Path:
+    entry = store.get(step.key)
+    if entry is None:
+        raise BuildError(f"{step.id}: not in the store after it was built")
+    return entry.tree
 
 
 def _show(line: str) -> None:
