@@ -6,6 +6,7 @@ import argparse
 import importlib
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +20,10 @@ prefixes out."""
 EPILOG = """\
 exit status: 0 done; 1 other failure; 2 usage; 3 spec file; 4 source; 5 build; 6 audit; 7 store;
 8 machine lacks something; 130 interrupted (what was finished is kept)"""
+
+
+AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
+"""Adds a verb: its name, what it does, and ``module:function`` below ``longrun.verbs``."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,6 +42,14 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
+    _verbs_that_build(verb)
+    _verbs_that_tell(verb)
+    _verbs_that_keep(verb)
+    _verbs_that_test(verb)
+    return parser
+
+
+def _verbs_that_build(verb: AddVerb) -> None:
     sub = verb("build", "build a release's prefixes and archives into dist/", "build:build")
     _release(sub)
     _running(sub)
@@ -44,17 +57,17 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--keep-failed", action="store_true", help="keep the files of a failed step")
     sub.add_argument("--dry-run", action="store_true", help="only say what would be built")
 
-    sub = verb("plan", "list the steps of a release: cached, or to build and why", "plan:plan")
-    _release(sub)
-    _json(sub)
-
     sub = verb("fetch", "get every source of a release, for a later build --offline", "build:fetch")
     _release(sub, every=True)
     _running(sub)
 
-    sub = verb(
-        "why", "explain a step: key, origin, inputs, who needs it, why it is built", "why:why"
-    )
+
+def _verbs_that_tell(verb: AddVerb) -> None:
+    sub = verb("plan", "list the steps of a release: cached, or to build and why", "plan:plan")
+    _release(sub)
+    _json(sub)
+
+    sub = verb("why", "explain a step: key, origin, inputs, who needs it, state", "why:why")
     sub.add_argument("step", metavar="STEP", help="such as openssl or library/openssl")
     _release(sub, option=True, every=True)
     _json(sub)
@@ -74,9 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _json(sub)
 
-    sub = verb(
-        "verify", "hash the store's entries again and compare with their records", "keep:verify"
-    )
+
+def _verbs_that_keep(verb: AddVerb) -> None:
+    sub = verb("verify", "hash the store's entries again, compare with records", "keep:verify")
     sub.add_argument("--repair", action="store_true", help="remove what is damaged")
     _json(sub)
 
@@ -87,6 +100,8 @@ def make_parser() -> argparse.ArgumentParser:
     sub = verb("doctor", "tell what this machine has and lacks", "doctor:doctor")
     _json(sub)
 
+
+def _verbs_that_test(verb: AddVerb) -> None:
     sub = verb("test", "run Longrun's tests; the slow ones on really built prefixes", "test:test")
     sub.add_argument("--unit", action="store_true", help="only the tests that need no build")
     _running(sub)
@@ -102,7 +117,6 @@ def make_parser() -> argparse.ArgumentParser:
         "generate", "write the schemas of spec files and the reference pages", "generate:generate"
     )
     sub.add_argument("--check", action="store_true", help="only say whether they are up to date")
-    return parser
 
 
 def _release(parser: argparse.ArgumentParser, *, option: bool = False, every: bool = False) -> None:

@@ -137,7 +137,8 @@ def require(names: Iterable[str], *, install: bool) -> None:
         raise SetupError(
             f"this machine lacks {wanted}",
             remedy=f"{' && '.join(map(shlex.join, install_commands(packages)))}"
-            "\n  or add --setup, which runs that command",
+            "\n  or add --setup, which runs that command"
+            + ("" if shutil.which("apt-get") else " (dnf's package names were not tried)"),
         )
     install_packages(packages)
     still = [tool.name for tool in missing if not tool.present()]

@@ -50,6 +50,9 @@ def test_without_apt_the_names_are_those_of_dnf(lacking, monkeypatch):
     monkeypatch.setattr(setup.shutil, "which", lambda name, **_: None)
     assert packages_of(missing_tools(["ghost"])) == ["ghost-rpm"]
     assert setup.install_commands(["x"]) == [["dnf", "install", "--assumeyes", "x"]]
+    with pytest.raises(SetupError) as caught:
+        require(["ghost"], install=False)
+    assert "not tried" in caught.value.remedy
 
 
 def test_a_package_program_that_fails_shows_what_it_said(lacking, monkeypatch):
