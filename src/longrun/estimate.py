@@ -8,21 +8,34 @@ from longrun.plan import Step
 from longrun.store import Store
 
 MEASURED = {
-    "library/openssl": 90.0,
-    "interpreter/cpython-3.13": 240.0,
-    "interpreter/cpython-3.11": 240.0,
+    "library/openssl": 130.0,
+    "library/ncurses": 70.0,
+    "library/libX11": 70.0,
+    "library/libffi": 60.0,
+    "library/libuuid": 60.0,
+    "library/sqlite": 45.0,
+    "library/tcl": 45.0,
+    "library/tk": 35.0,
 }
-"""Seconds on two cores, of the few steps that take long."""
+"""Seconds on two cores, of the libraries that take long."""
 
 TYPICAL = {
-    "source": 1.0,
-    "toolchain": 15.0,
-    "library": 15.0,
+    "source": 0.5,
+    "toolchain": 6.0,
+    "library": 10.0,
     "interpreter": 240.0,
-    "prefix": 25.0,
-    "archive": 20.0,
+    "prefix": 4.0,
+    "archive": 16.0,
 }
 """Seconds by kind, for everything else."""
+
+ALONE = ("interpreter", "prefix", "archive")
+"""Kinds that run when little else is left: more jobs do not make a build of them shorter."""
+
+
+def share(step: Step, seconds: float, jobs: int) -> float:
+    """What a step that takes so many seconds adds to the duration of a build with so many jobs."""
+    return seconds if step.kind in ALONE else seconds / jobs
 
 
 def weights(store: Store, steps: Iterable[Step]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from longrun.errors import LongrunError
+from longrun.estimate import share
 from longrun.plan import Step
 from longrun.term import duration
 
@@ -57,9 +58,9 @@ class PlainReporter:
 
     def begin(self, steps: tuple[Step, ...], *, cached: int) -> None:
         self.total = len(steps)
-        self.remaining = sum(self.weights.get(step.id, 1.0) for step in steps)
+        self.remaining = sum(map(self.share, steps))
         if steps:
-            about = duration(self.remaining / self.jobs)
+            about = duration(self.remaining)
             self.line(f"{len(steps)} steps to build, {cached} cached; about {about}")
 
     def waiting(self, step: Step) -> None:
@@ -74,7 +75,7 @@ class PlainReporter:
     def finished(self, step: Step, seconds: float) -> None:
         with self.lock:
             self.done += 1
-            self.remaining -= self.weights.get(step.id, 1.0)
+            self.remaining -= self.share(step)
             self.line(f"{self.count()} {step.title:<44} {duration(seconds):>12}")
 
     def failed(self, step: Step, error: LongrunError, log: Path, blocked: list[Step]) -> None:
@@ -85,6 +86,9 @@ class PlainReporter:
 
     def end(self) -> None:
         pass
+
+    def share(self, step: Step) -> float:
+        return share(step, self.weights.get(step.id, 1.0), self.jobs)
 
     def count(self) -> str:
         width = len(str(self.total))
@@ -145,7 +149,7 @@ class TerminalReporter(PlainReporter):
         with self.lock:
             self.running.pop(step.id, None)
             self.done += 1
-            self.remaining -= self.weights.get(step.id, 1.0)
+            self.remaining -= self.share(step)
             kind, name = step.kind, step.name
             self.console.print(
                 f"  [green]✔[/] [dim]{kind}/[/]{name} [cyan]{step.version}[/]"
@@ -175,7 +179,9 @@ class TerminalReporter(PlainReporter):
         with self.lock:
             running = list(self.running.values())
         now = time.monotonic()
-        spent = sum(min(now - start, self.weights.get(step.id, 1.0)) for step, start, _ in running)
+        spent = sum(
+            min(share(step, now - start, self.jobs), self.share(step)) for step, start, _ in running
+        )
         steps = Table.grid(padding=(0, 1))
         steps.add_column(width=3, justify="right")
         steps.add_column(width=43, no_wrap=True)
@@ -188,7 +194,7 @@ class TerminalReporter(PlainReporter):
             )
         if self.done >= self.total and not running:
             return Text("")
-        left = max(0.0, self.remaining - spent) / self.jobs
+        left = max(0.0, self.remaining - spent)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             "   ",

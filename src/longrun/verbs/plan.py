@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from longrun.estimate import weights
+from longrun.estimate import share, weights
 from longrun.plan import RECIPES, Plan, Step, changes
 from longrun.store import Store
 from longrun.term import duration, paint
@@ -45,6 +46,7 @@ def describe_plan(plan: Plan, store: Store) -> list[dict[str, Any]]:
                 "state": state,
                 "reasons": reasons(step, store) if state == BUILD else [],
                 "seconds": seconds[step.id],
+                "share": share(step, seconds[step.id], os.cpu_count() or 1),
                 "inputs": [needed.id for needed in step.inputs],
             }
         )
@@ -86,7 +88,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
     if counts[UNNEEDED]:
         text += f", {counts[UNNEEDED]} not needed"
     if counts[BUILD]:
-        text += f" (about {duration(sum(row['seconds'] for row in rows if row['state'] == BUILD))})"
+        text += f" (about {duration(sum(row['share'] for row in rows if row['state'] == BUILD))})"
     return text
 
 
