@@ -138,6 +138,28 @@ class Store:
     # making
 
     @contextlib.contextmanager
+    def used(self, *, alone: bool = False) -> Iterator[None]:
+        """Hold the store: builds share it, and what removes entries needs it alone.
+
+        StoreError where a build and a removal meet.
+        """
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            self._hold(descriptor, alone=alone)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _hold(self, descriptor: int, *, alone: bool) -> None:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"{self.root} is in use by {'a build' if alone else 'gc or verify --repair'}",
+                remedy="run this again when that has ended",
+            ) from error
+
+    @contextlib.contextmanager
     def building(self, step: Step, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the lock of a key, so that no other process builds it; ``waiting`` if one does."""
         descriptor = os.open(self.root / "locks" / step.key[:KEY_LENGTH], os.O_RDWR | os.O_CREAT)
@@ -147,7 +169,7 @@ class Store:
             except BlockingIOError:
                 waiting()
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                self._index = None
+            self._index = None  # another process may have built it since this one looked
             yield
         finally:
             os.close(descriptor)
@@ -195,8 +217,11 @@ class Store:
         (staged / "files.json").write_text(json.dumps(files, separators=(",", ":")))
         (staged / "entry.json").write_text(json.dumps(record, indent=1))
         target = self.root / "entries" / _name(step)
-        with contextlib.suppress(FileExistsError):
+        try:
             staged.rename(target)
+        except OSError:
+            if not target.is_dir():  # else it is there already, and the same key is the same tree
+                raise
         target.chmod(0o555)
         self._entries()[step.key[:KEY_LENGTH]] = target
         return Entry(target)

@@ -184,3 +184,36 @@ def test_a_store_that_cannot_be_written_says_what_to_do(tmp_path):
     with pytest.raises(StoreError) as caught:
         Store(tmp_path / "file" / "store").prepare()
     assert "LONGRUN_CACHE" in caught.value.remedy
+
+
+def test_what_another_process_built_meanwhile_is_found_and_not_built_again(store, checkout):
+    step = checkout.plan().find("library/z")
+    assert store.get(step.key) is None
+    put(Store(store.root), step)
+    with store.building(step, waiting=lambda: None):
+        assert store.get(step.key) is not None
+
+
+def test_the_same_step_committed_twice_is_one_whole_entry(store, checkout):
+    step = checkout.plan().find("library/z")
+    put(store, step)
+    entry = put(Store(store.root), step)
+    assert store.verify(entry) == []
+    assert len(Store(store.root).entries()) == 1
+    assert leftovers(store) == []
+
+
+def test_builds_share_the_store_and_a_removal_needs_it_alone(store):
+    other = Store(store.root)
+
+    def use(*, alone: bool) -> None:
+        with other.used(alone=alone):
+            pass
+
+    with store.used():
+        use(alone=False)
+        with pytest.raises(StoreError, match="in use by a build"):
+            use(alone=True)
+    with store.used(alone=True), pytest.raises(StoreError, match="in use by gc"):
+        use(alone=False)
+    use(alone=True)

@@ -61,6 +61,13 @@ def realise(
     context: Context, plan: Plan, targets: tuple[Step, ...], arguments: argparse.Namespace
 ) -> Outcome:
     """Build the targets and what they need and the store lacks."""
+    with context.store.used():
+        return _realise(context, plan, targets, arguments)
+
+
+def _realise(
+    context: Context, plan: Plan, targets: tuple[Step, ...], arguments: argparse.Namespace
+) -> Outcome:
     store = context.store
     store.sweep()
     store.write_root(context.root, plan)

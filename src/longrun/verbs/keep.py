@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from longrun.fs import remove_tree
@@ -20,6 +21,11 @@ DAMAGED = 7
 def verify(root: Path, arguments: argparse.Namespace) -> int:
     """Hash every entry again; 7 where one is not what it was, unless it was repaired."""
     store = Context(root).store
+    with store.used(alone=True) if arguments.repair else nullcontext():
+        return _verify(store, arguments)
+
+
+def _verify(store: Store, arguments: argparse.Namespace) -> int:
     entries = store.entries()
     damaged: dict[str, list[str]] = {}
     for position, entry in enumerate(entries, 1):
@@ -65,11 +71,8 @@ def gc(root: Path, arguments: argparse.Namespace) -> int:
     leftovers = _leftovers(store, context.config.cache / "downloads")
     freed = total_size(garbage)
     if not arguments.dry_run:
-        store.sweep()
-        for entry in garbage:
-            store.remove(entry)
-        for path in leftovers:
-            remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        with store.used(alone=True):
+            _remove(store, garbage, leftovers)
     if arguments.json:
         names = [entry.path.name for entry in garbage]
         print(
@@ -80,6 +83,14 @@ def gc(root: Path, arguments: argparse.Namespace) -> int:
     else:
         _print_garbage(garbage, leftovers, freed, store, dry_run=arguments.dry_run)
     return 0
+
+
+def _remove(store: Store, garbage: list[Entry], leftovers: list[Path]) -> None:
+    store.sweep()
+    for entry in garbage:
+        store.remove(entry)
+    for path in leftovers:
+        remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _leftovers(store: Store, downloads: Path) -> list[Path]:

@@ -34,7 +34,8 @@ def test(root: Path, arguments: argparse.Namespace) -> int:
     context = Context(root)
     arguments.release, arguments.python = None, []
     plan = context.plan(arguments, every=True)
-    _distrust(context.store, plan)
+    with context.store.used(alone=True):
+        _distrust(context.store, plan)
     outcome = realise(context, plan, plan.targets, arguments)
     if outcome.failed:
         return next(iter(outcome.failed.values())).exit_code
