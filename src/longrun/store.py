@@ -5,6 +5,7 @@
     failed/    what was kept of failed steps (--keep-failed)
     logs/      the log of each step's last build
     locks/     one per key being built, so that two builds do not make the same thing
+    lock       held by builds together, and alone by what removes entries
     roots/     the keys that each checkout's builds use; ``gc`` keeps what these name
 
 An entry appears by one rename of a directory that is complete, hashed and read-only.

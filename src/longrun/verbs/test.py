@@ -34,8 +34,7 @@ def test(root: Path, arguments: argparse.Namespace) -> int:
     context = Context(root)
     arguments.release, arguments.python = None, []
     plan = context.plan(arguments, every=True)
-    with context.store.used(alone=True):
-        _distrust(context.store, plan)
+    _distrust(context.store, plan)
     outcome = realise(context, plan, plan.targets, arguments)
     if outcome.failed:
         return next(iter(outcome.failed.values())).exit_code
@@ -50,7 +49,8 @@ def _distrust(store: Store, plan: Plan) -> None:
         entry = store.get(step.key)
         if entry and (problems := store.verify(entry)):
             print(f"{step.title}: damaged in the cache ({problems[0]}); it is made anew")
-            store.remove(entry)
+            with store.used(alone=True):
+                store.remove(entry)
 
 
 def _pytest(root: Path, *arguments: str) -> int:
