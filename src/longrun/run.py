@@ -71,6 +71,7 @@ def stream(
     """Run a long program, giving each line of its output to ``line`` and to a log; exit status."""
     with (
         log.open("wb") as kept,
+        _default_interrupt(),
         subprocess.Popen(
             argv,
             cwd=cwd,
@@ -90,6 +91,24 @@ def stream(
             _kill(popen)
             raise
     return popen.returncode
+
+
+@contextlib.contextmanager
+def _default_interrupt() -> Iterator[None]:
+    """Let children start with SIGINT's default action.
+
+    A background shell (``nohup``, some CI runners) starts programs with SIGINT ignored, which every
+    child inherits; tests of CPython's that interrupt themselves would then run for ever.
+    """
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @cache
