@@ -124,7 +124,15 @@ def test_killed_at_any_moment_a_build_goes_on_from_what_is_finished(plan, cache,
 def test_interrupted_with_ctrl_c_it_stops_at_once_and_says_how_to_go_on(cache, sources):
     argv = [str(ROOT / "build.py"), "build", "--step", STEP, "--sources", str(sources)]
     env = {**os.environ, "LONGRUN_CACHE": str(cache)}
-    build = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    build = subprocess.Popen(
+        argv,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # where a background shell started the tests, SIGINT is ignored from there on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     time.sleep(2)
     build.send_signal(signal.SIGINT)
     _, printed = build.communicate(timeout=30)
