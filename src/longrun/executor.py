@@ -55,86 +55,107 @@ def execute(
 
     ``stop`` is called where the run is interrupted, to end what builders do in this process.
     """
-    run = _Execution(steps, store, builders, cache, options, reporter, weights)
+    jobserver, programs = JobServer(options.jobs), Programs()
+    yard = _Yard(
+        store=store,
+        builders=builders,
+        cache=cache,
+        options=options,
+        reporter=reporter,
+        jobserver=jobserver,
+        programs=programs,
+    )
+    pools = _Pools(options.jobs)
     try:
-        return run.all()
+        return _run(steps, yard, pools, _ranks(steps, weights))
     except BaseException:
-        run.programs.stop()
+        programs.stop()
         stop()
         raise
     finally:
-        run.close()
+        jobserver.release_waiters()
+        pools.close()
 
 
-class _Execution:
-    def __init__(
-        self,
-        steps: tuple[Step, ...],
-        store: Store,
-        builders: Builders,
-        cache: Path,
-        options: Options,
-        reporter: Reporter,
-        weights: Mapping[str, float],
-    ) -> None:
-        self.steps = steps
-        self.store = store
-        self.builders = builders
-        self.cache = cache
-        self.options = options
-        self.reporter = reporter
-        self.programs = Programs()
-        self.jobserver = JobServer(options.jobs)
-        self.outcome = Outcome()
-        self.rank = _ranks(steps, weights)
+class _Pools:
+    """The threads of a run: some that download, and as many that build as there are jobs."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
         self._downloads = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="fetch")
-        self._builds = ThreadPoolExecutor(options.jobs, thread_name_prefix="build")
-        self._checked: set[str] = set()
+        self._builds = ThreadPoolExecutor(jobs, thread_name_prefix="build")
 
-    def all(self) -> Outcome:
-        waiting = {step.key: step for step in self.steps}
-        running: dict[Future[Entry], Step] = {}
-        while waiting or running:
-            for step in self._ready(waiting, running):
-                del waiting[step.key]
-                pool = self._downloads if step.kind == "source" else self._builds
-                running[pool.submit(self._realise, step)] = step
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                self._finish(running.pop(future), future, waiting)
-        return self.outcome
+    def submit(self, yard: _Yard, step: Step) -> Future[Entry]:
+        pool = self._downloads if step.kind == "source" else self._builds
+        return pool.submit(yard.realise, step)
 
     def close(self) -> None:
-        self.jobserver.release_waiters()
         self._downloads.shutdown(cancel_futures=True)
         self._builds.shutdown(cancel_futures=True)
 
-    def _ready(self, waiting: dict[str, Step], running: dict[Future[Entry], Step]) -> list[Step]:
-        """Every source, and as many other steps as there are free jobs, the longest way first."""
-        busy = {step.key for step in running.values()}
-        free = [
-            step
-            for step in waiting.values()
-            if not any(needed.key in waiting or needed.key in busy for needed in step.inputs)
-        ]
-        sources = [step for step in free if step.kind == "source"]
-        builds = sorted((s for s in free if s.kind != "source"), key=lambda s: -self.rank[s.key])
-        slots = self.options.jobs - sum(step.kind != "source" for step in running.values())
-        return sources + builds[:slots]
 
-    def _finish(self, step: Step, future: Future[Entry], waiting: dict[str, Step]) -> None:
-        try:
-            self.outcome.entries[step.id] = future.result()
-            self.outcome.built += 1
-        except LongrunError as error:
-            self.outcome.failed[step.id] = error
-            blocked = _dependents(step, waiting.values())
-            for other in blocked:
-                self.outcome.blocked[other.id] = step.id
-                del waiting[other.key]
-            self.reporter.failed(step, error, self.store.log(step), blocked)
+def _run(steps: tuple[Step, ...], yard: _Yard, pools: _Pools, rank: Mapping[str, float]) -> Outcome:
+    outcome = Outcome()
+    waiting = {step.key: step for step in steps}
+    running: dict[Future[Entry], Step] = {}
+    while waiting or running:
+        for step in _ready(waiting, running, rank, pools.jobs):
+            del waiting[step.key]
+            running[pools.submit(yard, step)] = step
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            _finish(running.pop(future), future, waiting, outcome, yard)
+    return outcome
 
-    def _realise(self, step: Step) -> Entry:
+
+def _ready(
+    waiting: Mapping[str, Step],
+    running: Mapping[Future[Entry], Step],
+    rank: Mapping[str, float],
+    jobs: int,
+) -> list[Step]:
+    """Every source, and as many other steps as there are free jobs, the longest way first."""
+    unfinished = {*waiting, *(step.key for step in running.values())}
+    free = [s for s in waiting.values() if not any(i.key in unfinished for i in s.inputs)]
+    sources = [step for step in free if step.kind == "source"]
+    builds = sorted((s for s in free if s.kind != "source"), key=lambda s: -rank[s.key])
+    slots = jobs - sum(step.kind != "source" for step in running.values())
+    return sources + builds[:slots]
+
+
+def _finish(
+    step: Step,
+    future: Future[Entry],
+    waiting: dict[str, Step],
+    outcome: Outcome,
+    yard: _Yard,
+) -> None:
+    try:
+        outcome.entries[step.id] = future.result()
+        outcome.built += 1
+    except LongrunError as error:
+        outcome.failed[step.id] = error
+        blocked = _dependents(step, waiting.values())
+        for other in blocked:
+            outcome.blocked[other.id] = step.id
+            del waiting[other.key]
+        yard.reporter.failed(step, error, yard.store.log(step), blocked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Yard:
+    """Where single steps are realised; called from several threads."""
+
+    store: Store
+    builders: Builders
+    cache: Path
+    options: Options
+    reporter: Reporter
+    jobserver: JobServer
+    programs: Programs
+    checked: set[str] = field(default_factory=set)
+
+    def realise(self, step: Step) -> Entry:
         with self.store.building(step, lambda: self.reporter.waiting(step)):
             entry = self.store.get(step.key)
             if entry is not None:
@@ -188,14 +209,14 @@ class _Execution:
         entry = self.store.get(step.key)
         if entry is None:
             raise StoreError(f"{step.id}: its entry vanished from the store while it was needed")
-        if step.key not in self._checked:
+        if step.key not in self.checked:
             if step.kind == "source" and (problems := self.store.verify(entry)):
                 raise StoreError(
                     f"{entry.path}: {problems[0]}",
                     remedy="./build.py verify --repair removes damaged entries",
                 )
             self.store.check(entry)
-            self._checked.add(step.key)
+            self.checked.add(step.key)
         return entry.tree
 
 

@@ -154,10 +154,6 @@ class Fetcher:
     unreachable: Unreachable = field(default_factory=Unreachable)
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def __call__(self, source: Source, target: Path, progress: Progress) -> None:
-        """What a Job's ``fetch`` is: see ``put``."""
-        self.put(source, target, progress=progress)
-
     def put(self, source: Source, target: Path, *, progress: Progress = quiet) -> Provenance:
         """Copy the source's bytes to ``target``, fetching them if need be; errors as ``get``."""
         path, provenance = self.get(source, progress=progress)
