@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +77,19 @@ def _interpreters() -> list[str]:
     return [n.removeprefix("cpython-") for n in choose_release(specs, None).interpreters]
 
 
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """A directory that every user can enter; another run of pytest would close pytest's own."""
+    place = Path(tempfile.mkdtemp(prefix="longrun-test."))
+    place.chmod(0o755)
+    try:
+        yield place
+    finally:
+        remove_tree(place)
+
+
 @pytest.fixture(scope="session", params=_interpreters())
-def prefix(
-    request: pytest.FixtureRequest, plan: Plan, store: Store, tmp_path_factory
-) -> Iterator[Prefix]:
+def prefix(request: pytest.FixtureRequest, plan: Plan, store: Store) -> Iterator[Prefix]:
     """A prefix of each interpreter, unpacked from its archive; removed after the session."""
     step = plan.find(f"archive/cpython-{request.param}")
     entry = store.get(step.key)
@@ -86,11 +97,7 @@ def prefix(
         pytest.fail(f"{step.id} is not built: run ./build.py test", pytrace=False)
     (record,) = entry.files()
     archive = entry.tree / record.path
-    place = tmp_path_factory.mktemp("moved")
-    # readable for the unprivileged users of some tests
-    for directory in (place, *place.parents[:2]):
-        directory.chmod(0o755)
-    call("tar", "-xf", archive, "-C", place)
-    path = place / archive.name.removesuffix(".tar.zst")
-    yield Prefix(path=path, version=request.param, archive=archive, step=step, store=store)
-    remove_tree(path)
+    with open_directory() as place:
+        call("tar", "-xf", archive, "-C", place)
+        path = place / archive.name.removesuffix(".tar.zst")
+        yield Prefix(path=path, version=request.param, archive=archive, step=step, store=store)

@@ -9,10 +9,11 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, open_directory
 from programs import call
 
 from longrun import fs
@@ -28,16 +29,16 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become ano
 
 
 @pytest.fixture(scope="module")
-def sources(plan, store, tmp_path_factory) -> Path:
+def sources(plan, store) -> Iterator[Path]:
     """The source files of zlib, freetype and the toolchain, as an offline site has them."""
-    directory = tmp_path_factory.mktemp("sources")
-    for step in closure(plan.find(DEPENDENT)):
-        if step.kind == "source":
-            entry = store.get(step.key)
-            assert entry is not None
-            for path in entry.tree.iterdir():
-                shutil.copyfile(path, directory / path.name)
-    return directory
+    with open_directory() as directory:
+        for step in closure(plan.find(DEPENDENT)):
+            if step.kind == "source":
+                entry = store.get(step.key)
+                assert entry is not None
+                for path in entry.tree.iterdir():
+                    shutil.copyfile(path, directory / path.name)
+        yield directory
 
 
 @pytest.fixture
@@ -143,31 +144,22 @@ def test_interrupted_with_ctrl_c_it_stops_at_once_and_says_how_to_go_on(cache, s
 
 
 @as_root
-def test_an_ordinary_user_can_build(plan, store, sources, tmp_path):
+def test_an_ordinary_user_can_build(plan, store, sources):
     """A checkout and a cache of the user's own, nothing of root's."""
-    place = tmp_path / "user"
-    checkout = place / "checkout"
-    files = call("git", "-C", ROOT, "ls-files", "-z").split("\0")
-    for name in filter(None, files):
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, checkout / name)
-    cache = place / "cache"
-    cache.mkdir()
-    # making the environment is tested by every fresh checkout; here a copy serves
-    shutil.copytree(load_config(os.environ).cache / "environments", cache / "environments")
-    for path in (place, *place.rglob("*")):
-        os.chown(path, 65534, 65534, follow_symlinks=False)
-    for directory in (place, *place.parents[:3], sources, *sources.parents[:2]):
-        directory.chmod(directory.stat().st_mode | 0o055)
-    python = shutil.which("python3", path="/usr/bin:/bin")
-    argv = [*NOBODY, python, checkout / "build.py", "build", "--step", STEP, "--sources", sources]
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(place), "LONGRUN_CACHE": str(cache)}
-    done = subprocess.run(
-        list(map(str, argv)), env=env, cwd=checkout, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert digest(Store(cache / "store"), plan, STEP) == digest(store, plan, STEP)
-    fs.remove_tree(place)
+    with open_directory() as place:
+        checkout, cache = place / "checkout", place / "cache"
+        files = call("git", "-C", ROOT, "ls-files", "-z").split("\0")
+        for name in filter(None, files):
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, checkout / name)
+        # making the environment is tested by every fresh checkout; here a copy serves
+        shutil.copytree(load_config(os.environ).cache / "environments", cache / "environments")
+        for path in (place, *place.rglob("*")):
+            os.chown(path, 65534, 65534, follow_symlinks=False)
+        argv = [*NOBODY, "python3", checkout / "build.py", "build", "--step", STEP]
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(place), "LONGRUN_CACHE": str(cache)}
+        call(*argv, "--sources", sources, env=env, cwd=checkout)
+        assert digest(Store(cache / "store"), plan, STEP) == digest(store, plan, STEP)
 
 
 def test_a_failing_step_shows_its_log_what_it_blocks_and_how_to_retry(seeded, sources, tmp_path):
