@@ -52,6 +52,14 @@ def test_a_changed_address_rebuilds_nothing_but_the_archives_manifest(checkout):
     assert moved(before, checkout.plan()) == {"archive/cpython-3.13"}
 
 
+def test_what_only_documents_rebuilds_nothing(checkout):
+    before = checkout.plan()
+    checkout.replace("specs/libraries/z.toml", '"a library"', '"another summary"')
+    assert moved(before, checkout.plan()) == set()
+    checkout.replace("specs/libraries/z.toml", '"Zlib"', '"MIT"')
+    assert moved(before, checkout.plan()) == {"archive/cpython-3.13"}, "it names all licences"
+
+
 def test_a_new_version_rebuilds_all_that_stands_on_it(checkout):
     before = checkout.plan()
     checkout.library("z", version="1.1", sha="f")
