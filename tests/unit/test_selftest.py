@@ -38,15 +38,17 @@ Result: FAILURE
 """
 
 
-JUNIT = """<testsuites tests="2367" errors="1" failures="2">
-<testsuite><testcase name="a"/><testcase name="b"><skipped/></testcase></testsuite>
+JUNIT = """<testsuites tests="5" errors="1" failures="2">
+<testsuite><testcase name="a"/><testcase name="b"><skipped/></testcase>
+<testcase name="c"><error/></testcase><testcase name="d"><failure/></testcase></testsuite>
+<testsuite><testcase name="c"/><testcase name="d"><failure/></testcase></testsuite>
 </testsuites>
 """
 
 
 def test_tests_are_counted(tmp_path):
     (tmp_path / "result.xml").write_text(JUNIT)
-    assert read_counts(tmp_path / "result.xml") == Counts(run=2367, failures=3, skipped=1)
+    assert read_counts(tmp_path / "result.xml") == Counts(run=4, failures=1, skipped=1)
     (tmp_path / "half.xml").write_text(JUNIT[:50])
     assert read_counts(tmp_path / "half.xml") == Counts()
     assert read_counts(tmp_path / "none.xml") == Counts()
@@ -62,6 +64,12 @@ def test_what_failed_is_named_and_what_is_known_to_fail_is_told_apart():
     assert verdict.surprises == ("test_ssl",)
     assert verdict.known == {"test_site": "user site-packages are off"}
     assert not verdict.ok
+
+
+def test_what_passes_when_it_is_run_again_alone_did_not_fail():
+    assert read_verdict(BAD + GOOD, {}, 0, Counts(run=400)).ok
+    twice = BAD + BAD.replace("test_site test_ssl", "test_ssl")
+    assert read_verdict(twice, {}, 2, Counts(run=400)).failed_files == ("test_ssl",)
 
 
 def test_failures_that_are_all_known_are_no_failure():
