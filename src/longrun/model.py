@@ -161,6 +161,11 @@ class Interpreter:
         "Extension modules that only CPython's own tests need: built, not shipped.", default=()
     )
     exclude: tuple[str, ...] = doc("Globs below the prefix that are not shipped.", default=())
+    ignored_tests: dict[str, str] = doc(
+        "Single tests of CPython's own suite that are not run (names or patterns), and why.",
+        key=False,
+        default_factory=dict,
+    )
     known_failures: dict[str, str] = doc(
         "Files of CPython's own test suite with a test that fails here by design, and why.",
         key=False,

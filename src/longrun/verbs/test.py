@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from longrun.errors import BuildError
@@ -84,7 +85,7 @@ def selftest(root: Path, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(verdict.to_json(), indent=1))
     else:
-        _print(name, verdict, log)
+        _print(name, verdict, context.specs.interpreters[name].ignored_tests, log)
     return 0 if verdict.ok else 1
 
 
@@ -101,7 +102,7 @@ def _show(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _print(name: str, verdict: Verdict, log: Path) -> None:
+def _print(name: str, verdict: Verdict, ignored: Mapping[str, str], log: Path) -> None:
     mark = paint("green", "✔") if verdict.ok else paint("red", "✘")
     print(
         f"{mark} {name}: {verdict.run:,} tests of CPython's own suite run, "
@@ -109,6 +110,8 @@ def _print(name: str, verdict: Verdict, log: Path) -> None:
     )
     for file, reason in verdict.known.items():
         print(f"  {paint('yellow', 'known')}   {file}: {reason}")
+    for test, reason in ignored.items():
+        print(f"  {paint('yellow', 'not run')} {test}: {reason}")
     for file in verdict.surprises:
         print(f"  {paint('red', 'failed')}  {file}")
     if not verdict.ok and not verdict.surprises:
