@@ -119,7 +119,13 @@ def _verbs_that_test(verb: AddVerb) -> None:
     sub.add_argument("--check", action="store_true", help="only say whether they are up to date")
 
 
-def _release(parser: argparse.ArgumentParser, *, option: bool = False, every: bool = False) -> None:
+def _release(
+    parser: argparse.ArgumentParser,
+    *,
+    option: bool = False,
+    every: bool = False,
+    layers: bool = True,
+) -> None:
     text = "such as 2026.1; the latest without"
     if option:
         parser.add_argument("--release", metavar="RELEASE", help=text)
@@ -133,6 +139,15 @@ def _release(parser: argparse.ArgumentParser, *, option: bool = False, every: bo
         metavar="V",
         help=f"interpreter, such as 3.13; may be repeated; {without}",
     )
+    if layers:
+        parser.add_argument(
+            "--layer",
+            action="append",
+            default=[],
+            metavar="L",
+            help="layer of the stack, such as controls, or all; may be repeated; "
+            "the bare interpreter without",
+        )
 
 
 def _running(parser: argparse.ArgumentParser) -> None:

@@ -25,11 +25,13 @@ TYPICAL = {
     "library": 10.0,
     "interpreter": 240.0,
     "prefix": 4.0,
+    "wheel": 2.0,
+    "layer": 8.0,
     "archive": 16.0,
 }
 """Seconds by kind, for everything else."""
 
-ALONE = ("interpreter", "prefix", "archive")
+ALONE = ("interpreter", "prefix", "layer", "archive")
 """Kinds that run when little else is left: more jobs do not make a build of them shorter."""
 
 

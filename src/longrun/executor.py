@@ -171,11 +171,13 @@ class _Yard:
         log = self.store.log(step)
         log.write_bytes(b"")
         with self.store.stage(step, keep_failed=self.options.keep_failed) as stage:
+            job = self._job(step, stage, log)
             try:
-                self.builders[step.kind](self._job(step, stage, log))
+                self.builders[step.kind](job)
             except OSError as error:
                 raise BuildError(f"{step.id}: {error}") from error
-            entry = self.store.commit(stage, step, seconds=time.monotonic() - start)
+            seconds = time.monotonic() - start
+            entry = self.store.commit(stage, step, seconds=seconds, known=job.known)
         self.reporter.finished(step, time.monotonic() - start)
         return entry
 
@@ -189,11 +191,12 @@ class _Yard:
             programs=self.programs,
             held=(stage.lock,),
         )
+        needed = {needed.id: needed for needed in step.inputs}
         return Job(
             spec=step.spec,
             floor=step.floor,
             epoch=step.epoch,
-            inputs={needed.id: self._input(needed) for needed in step.inputs},
+            inputs={name: self._input(needed).tree for name, needed in needed.items()},
             patches=step.patches,
             data=step.data,
             out=stage.tree,
@@ -202,10 +205,11 @@ class _Yard:
             jobs=self.options.jobs,
             run=runner,
             say=lambda text: self.reporter.said(step, text),
+            files=lambda name: self._input(needed[name]).files(),
         )
 
-    def _input(self, step: Step) -> Path:
-        """The tree of an input, checked once a run: a cache is not trusted blindly."""
+    def _input(self, step: Step) -> Entry:
+        """The entry of an input, checked once a run: a cache is not trusted blindly."""
         entry = self.store.get(step.key)
         if entry is None:
             raise StoreError(f"{step.id}: its entry vanished from the store while it was needed")
@@ -217,7 +221,7 @@ class _Yard:
                 )
             self.store.check(entry)
             self.checked.add(step.key)
-        return entry.tree
+        return entry
 
 
 def _dependents(step: Step, waiting: Iterable[Step]) -> list[Step]:

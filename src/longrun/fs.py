@@ -9,10 +9,11 @@ import shutil
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 DIRECTORY = "dir"
@@ -57,22 +58,28 @@ def walk(tree: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         )
 
 
-def scan(tree: Path) -> tuple[Record, ...]:
-    """The records of everything below a tree, sorted by path; files are hashed on all cores."""
+def scan(tree: Path, known: Mapping[str, str] = MappingProxyType({})) -> tuple[Record, ...]:
+    """The records of everything below a tree, sorted by path; files are hashed on all cores.
+
+    ``known`` maps paths to the sha256 of files that need not be read.
+    """
+
+    def record(item: tuple[str, os.DirEntry[str]]) -> Record:
+        return _record(*item, known.get(item[0]))
+
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        records = list(pool.map(_record, walk(tree), chunksize=64))
+        records = list(pool.map(record, walk(tree), chunksize=64))
     return tuple(sorted(records, key=lambda record: record.path))
 
 
-def _record(item: tuple[str, os.DirEntry[str]]) -> Record:
-    path, entry = item
+def _record(path: str, entry: os.DirEntry[str], sha256: str | None) -> Record:
     status = entry.stat(follow_symlinks=False)
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISLNK(status.st_mode):
         return Record(path, LINK, 0o777, 0, os.readlink(entry.path))
     if stat.S_ISDIR(status.st_mode):
         return Record(path, DIRECTORY, mode, 0, "")
-    return Record(path, FILE, mode, status.st_size, sha256_file(Path(entry.path)))
+    return Record(path, FILE, mode, status.st_size, sha256 or sha256_file(Path(entry.path)))
 
 
 def tree_digest(records: Iterable[Record]) -> str:
@@ -120,7 +127,8 @@ def make_read_only(tree: Path) -> None:
     for _, entry in list(walk(tree)):
         if not entry.is_symlink():
             mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
-            os.chmod(entry.path, mode & ~0o222)
+            if mode & 0o222:
+                os.chmod(entry.path, mode & ~0o222)
     tree.chmod(stat.S_IMODE(tree.stat().st_mode) & ~0o222)
 
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+SDIST = "sdist"
+"""What stands for the tag of a distribution that is not a wheel."""
+
 
 def doc(text: str, *, key: bool = True, **kwargs: Any) -> Any:
     """A dataclass field with its documentation; ``key=False`` keeps it out of step keys."""
@@ -172,6 +175,12 @@ class Interpreter:
         default_factory=dict,
     )
 
+    @property
+    def tag(self) -> str:
+        """The interpreter tag of PEP 425, such as ``cp313``."""
+        major, minor = self.version.split(".")[:2]
+        return f"cp{major}{minor}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
@@ -192,6 +201,14 @@ class Floor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A part of the stack that is installed as one; see ``Package.layer``."""
+
+    summary: str = doc("Whom it is for, in one line.", key=False)
+    includes: tuple[str, ...] = doc("Layers that it builds on, by name.", default=())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Release:
     """What one release ships."""
 
@@ -201,6 +218,87 @@ class Release:
     floor: Floor = doc("The oldest platform.")
     toolchain: str = doc("Toolchain, by name.")
     interpreters: tuple[str, ...] = doc("Interpreters by name; the first is the default.")
+    layers: dict[str, Layer] = doc("Layers of the stack, by name.", default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromSdist:
+    """How a package of which the index has no wheel is built, without network, for the floor."""
+
+    requires: tuple[str, ...] = doc(
+        "Requirements (PEP 508) of its build. They are locked with the stack, and taken from it "
+        "where it has them."
+    )
+    env: dict[str, str] = doc("Additional environment variables.", default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """One curated package of the stack."""
+
+    name: str = doc("Normalised name (PEP 503) on the index; also of its file.")
+    layer: str = doc("The layer that it belongs to; those that include it have it, too.")
+    why: str = doc("Why it is here: what a control room does with it.", key=False)
+    owner: str = doc("Who answers for it.", key=False)
+    constraint: str = doc("Versions that may be locked (PEP 440), such as `>=3.5,<4`.", default="")
+    constraints: dict[str, str] = doc(
+        "In place of `constraint`, by interpreter tag (`cp311`), where they differ.",
+        default_factory=dict,
+    )
+    interpreters: tuple[str, ...] = doc(
+        "Tags of the interpreters that have it (`cp313`); all of the release's without.", default=()
+    )
+    extras: tuple[str, ...] = doc("Its extras that are wanted.", default=())
+    imports: tuple[str, ...] = doc(
+        "Its check: modules that must import in the finished prefix, each in a process of its own.",
+        key=False,
+    )
+    brings: tuple[str, ...] = doc(
+        "Distributions that were accepted to come along with it; `lock` refuses any other.",
+        key=False,
+        default=(),
+    )
+    build: FromSdist | None = doc("How it is built where there is no wheel.", default=None)
+
+    def constraint_for(self, tag: str) -> str:
+        """The versions that may be locked for an interpreter."""
+        return self.constraints.get(tag, self.constraint)
+
+    def is_for(self, tag: str) -> bool:
+        """Whether an interpreter has it."""
+        return not self.interpreters or tag in self.interpreters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """One file of the index, as a lock pins it."""
+
+    name: str = doc("Normalised name (PEP 503).")
+    version: str = doc("Its version.")
+    file: str = doc("File name on the index: a wheel, or an sdist.")
+    size: int = doc("Size of the file in bytes.")
+    sha256: str = doc("sha256 of the file, 64 lower-case hexadecimal digits.")
+    tag: str = doc("The wheel's best tag for the interpreter and the floor, or `sdist`.")
+    licence: str = doc("What its metadata says of its licence.", default="")
+    summary: str = doc("What its metadata says that it is.", default="")
+    extras: tuple[str, ...] = doc("Its extras that are asked for.", default=())
+    required_by: dict[str, str] = doc(
+        "Who asks for it, and for which versions.", default_factory=dict
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """The closure of the stack for one interpreter of a release. Written by `lock` alone."""
+
+    release: str = doc("Name of the release.")
+    interpreter: str = doc("Interpreter tag (PEP 425), such as `cp313`.")
+    python: str = doc("Version of the interpreter that it was resolved for.")
+    platform: str = doc("Platform tag (PEP 600) that it was resolved for.")
+    distribution: tuple[Distribution, ...] = doc("What is installed.", default=())
+    build: tuple[Distribution, ...] = doc(
+        "What only builds from sdists need besides; nothing of it is installed.", default=()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,18 +324,42 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wheel:
+    """A distribution as it is installed for one interpreter: the files below a prefix."""
+
+    name: str = doc("Normalised name (PEP 503).")
+    version: str = doc("Its version.")
+    tag: str = doc("Interpreter tag (PEP 425), such as `cp313`.")
+    build: FromSdist | None = doc("How it is built, where it comes from an sdist.", default=None)
+    needs: tuple[str, ...] = doc("Distributions that its build needs.", default=())
+    licence: str = doc("What its metadata says of its licence.", key=False, default="")
+    source: Source = doc("The wheel or sdist.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPrefix:
+    """A prefix with the distributions of a layer, and of those that it includes."""
+
+    release: str = doc("Name of the release.")
+    layer: str = doc("Name of the layer.")
+    interpreter: Interpreter = doc("The interpreter.")
+    distributions: dict[str, str] = doc("What is installed: name to version.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Archive:
     """A prefix as one file, with its manifest."""
 
     release: str = doc("Name of the release.")
     interpreter: str = doc("Name of the interpreter.")
     tag: str = doc("Interpreter tag (PEP 425), such as `cp313`.")
+    layer: str = doc("Name of the layer; empty for the bare interpreter.", default="")
     provenance: tuple[Provenance, ...] = doc("Every input.")
 
     @property
     def stem(self) -> str:
         """File name without ending, less the platform."""
-        return f"longrun-{self.release}-{self.tag}"
+        return "-".join(filter(None, ("longrun", self.release, self.tag, self.layer)))
 
 
-Spec = Library | Toolchain | Interpreter | Prefix | Archive | Source
+Spec = Library | Toolchain | Interpreter | Prefix | Wheel | LayerPrefix | Archive | Source

@@ -13,13 +13,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longrun.errors import UsageError
 from longrun.model import (
+    SDIST,
     Archive,
+    Distribution,
     Floor,
     Interpreter,
+    LayerPrefix,
     Library,
     Prefix,
     Provenance,
@@ -27,8 +30,12 @@ from longrun.model import (
     Source,
     Spec,
     Toolchain,
+    Wheel,
 )
 from longrun.specs import Specs, near
+
+if TYPE_CHECKING:
+    from longrun.stack import Stack
 
 PACKAGE = Path(__file__).parent
 
@@ -38,6 +45,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "library": ("steps/library.py", "steps/toolchain.py"),
     "interpreter": ("steps/interpreter.py", "steps/toolchain.py"),
     "prefix": ("steps/prefix.py", "relocate.py", "seal.py", "elf.py", "audit/*.py"),
+    "wheel": ("steps/wheel.py", "steps/sdist.py", "steps/toolchain.py", "relocate.py"),
+    "layer": ("steps/layer.py", "elf.py", "audit/*.py"),
     "archive": ("steps/archive.py", "manifest.py"),
 }
 """The code that makes each kind: its bytes are part of the key, so no edit goes unnoticed."""
@@ -154,12 +163,21 @@ def make_plan(
     release: Release,
     interpreters: tuple[Interpreter, ...],
     *,
+    layers: tuple[str, ...] = (),
     floor: Floor | None = None,
 ) -> Plan:
-    """All steps from the sources to the archives of the given interpreters."""
+    """All steps from the sources to the archives of the given interpreters, bare or by layer."""
     planner = _Planner(specs=specs, release=release, floor=floor or release.floor)
-    targets = tuple(planner.archive(interpreter) for interpreter in interpreters)
-    return Plan(release=release, steps=tuple(planner.steps.values()), targets=targets)
+    targets = []
+    for interpreter in interpreters:
+        if layers:
+            from longrun.stack import load_stack  # 20 ms that a bare interpreter does not need
+
+            stack = load_stack(specs, release, interpreter)
+            targets += [planner.layer_archive(interpreter, stack, layer) for layer in layers]
+        else:
+            targets.append(planner.archive(interpreter))
+    return Plan(release=release, steps=tuple(planner.steps.values()), targets=tuple(targets))
 
 
 class _Planner:
@@ -177,7 +195,7 @@ class _Planner:
         archive = Archive(
             release=self.release.name,
             interpreter=interpreter.name,
-            tag=interpreter_tag(interpreter),
+            tag=interpreter.tag,
             provenance=provenance(prefix),
         )
         return self._step(
@@ -202,6 +220,82 @@ class _Planner:
             data={"api": api} if api.exists() else {},
             epoch=_epoch(self.release.date),
         )
+
+    def layer_archive(self, interpreter: Interpreter, stack: Stack, layer: str) -> Step:
+        prefix = self.layer(interpreter, stack, layer)
+        archive = Archive(
+            release=self.release.name,
+            interpreter=interpreter.name,
+            tag=stack.tag,
+            layer=layer,
+            provenance=provenance(prefix),
+        )
+        return self._step(
+            "archive",
+            f"{layer}-{stack.tag}",
+            self.release.name,
+            archive,
+            inputs=(prefix,),
+            epoch=_epoch(self.release.date),
+        )
+
+    def layer(self, interpreter: Interpreter, stack: Stack, layer: str) -> Step:
+        members = stack.members(layer)
+        wheels = tuple(self.wheel(interpreter, stack, dist) for dist in members)
+        return self._step(
+            "layer",
+            f"{layer}-{stack.tag}",
+            self.release.name,
+            LayerPrefix(
+                release=self.release.name,
+                layer=layer,
+                interpreter=interpreter,
+                distributions={dist.name: dist.version for dist in members},
+            ),
+            inputs=(self.prefix(interpreter), *wheels),
+            epoch=_epoch(self.release.date),
+        )
+
+    def wheel(self, interpreter: Interpreter, stack: Stack, dist: Distribution) -> Step:
+        name = f"{stack.tag}-{dist.name}"
+        if f"wheel/{name}" in self.steps:
+            return self.steps[f"wheel/{name}"]
+        source = Source(
+            file=dist.file,
+            sha256=dist.sha256,
+            size=dist.size,
+            index=f"{dist.name}=={dist.version}",
+        )
+        package = stack.packages.get(dist.name)
+        from_sdist = package if package and dist.tag == SDIST else None
+        needs = stack.build_closure(from_sdist) if from_sdist else ()
+        inputs = [self._wheel_source(dist, source)]
+        if from_sdist:
+            # compiled against the relocated prefix: its sysconfig is what a console's pip would use
+            inputs += [self.prefix(interpreter), self.toolchain()]
+            inputs += [self.wheel(interpreter, stack, needed) for needed in needs]
+        else:
+            inputs.append(self.interpreter(interpreter))
+        return self._step(
+            "wheel",
+            name,
+            dist.version,
+            Wheel(
+                name=dist.name,
+                version=dist.version,
+                tag=stack.tag,
+                build=from_sdist.build if from_sdist else None,
+                needs=tuple(needed.name for needed in needs),
+                licence=dist.licence,
+                source=source,
+            ),
+            inputs=tuple(inputs),
+        )
+
+    def _wheel_source(self, dist: Distribution, source: Source) -> Step:
+        # the tag without its platform: one file may serve several interpreters, or each its own
+        kind = dist.tag.rpartition("-")[0] or dist.tag
+        return self.source(f"{dist.name}-{kind}", dist.version, source)
 
     def interpreter(self, interpreter: Interpreter) -> Step:
         series = tuple(
@@ -283,7 +377,7 @@ class _Planner:
         kind: str,
         name: str,
         version: str,
-        spec: Library | Toolchain | Interpreter | Prefix | Archive,
+        spec: Spec,
         *,
         inputs: tuple[Step, ...],
         patches: tuple[str, ...] = (),
@@ -334,17 +428,11 @@ class _Planner:
         return self._recipes[kind]
 
 
-def interpreter_tag(interpreter: Interpreter) -> str:
-    """The interpreter tag of PEP 425, such as ``cp313``."""
-    major, minor = interpreter.version.split(".")[:2]
-    return f"cp{major}{minor}"
-
-
 def provenance(prefix: Step) -> tuple[Provenance, ...]:
     """Every input of a prefix that came from outside, sorted by id."""
     found = []
     for step in closure(prefix):
-        if isinstance(step.spec, Library | Toolchain | Interpreter):
+        if isinstance(step.spec, Library | Toolchain | Interpreter | Wheel):
             sources = [step.spec.source]
             if isinstance(step.spec, Interpreter):
                 sources += [series.source for series in step.spec.series]
@@ -353,7 +441,9 @@ def provenance(prefix: Step) -> tuple[Provenance, ...]:
     return tuple(sorted(found, key=lambda item: (item.id, item.sha256)))
 
 
-def _provenance(step: Step, spec: Library | Toolchain | Interpreter, source: Source) -> Provenance:
+def _provenance(
+    step: Step, spec: Library | Toolchain | Interpreter | Wheel, source: Source
+) -> Provenance:
     return Provenance(
         id=step.id,
         version=spec.version,

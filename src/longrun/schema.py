@@ -15,6 +15,7 @@ SINGULAR = {
     "interpreters": "interpreter",
     "libraries": "library",
     "toolchains": "toolchain",
+    "packages": "package",
 }
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import tomllib
 import types
 import typing
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from longrun.errors import SpecError
-from longrun.model import Interpreter, Library, Release, Toolchain
+from longrun.model import Interpreter, Library, Lock, Package, Release, Toolchain
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ KINDS: dict[str, type[Any]] = {
     "interpreters": Interpreter,
     "libraries": Library,
     "toolchains": Toolchain,
+    "packages": Package,
 }
 """Directory below ``specs/`` to the type of its files."""
 
@@ -37,10 +39,33 @@ class Specs:
     libraries: Mapping[str, Library]
     toolchains: Mapping[str, Toolchain]
 
+    @cached_property
+    def packages(self) -> Mapping[str, Package]:
+        """The curated packages; read when a layer is asked for, since there are many."""
+        packages = _load_directory(self.root, "packages", Package)
+        _check_packages(self.root, packages)
+        return packages
+
+    def lock_path(self, release: str, tag: str) -> Path:
+        """Where the lock of an interpreter is, whether it exists or not."""
+        return self.root / "specs" / "locks" / release / f"{tag}.lock.toml"
+
+    def lock(self, release: str, tag: str) -> Lock | None:
+        """The lock of an interpreter (``cp313``), or None where there is none yet."""
+        path = self.lock_path(release, tag)
+        if not path.is_file():
+            return None
+        label = path.relative_to(self.root).as_posix()
+        return parse_spec(path.read_text(encoding="utf-8"), Lock, label)
+
 
 def load_specs(root: Path) -> Specs:
     """Read and check all spec files of the checkout at ``root``; SpecError names what is wrong."""
-    found = {kind: _load_directory(root, kind, type_) for kind, type_ in KINDS.items()}
+    found = {
+        kind: _load_directory(root, kind, type_)
+        for kind, type_ in KINDS.items()
+        if kind != "packages"
+    }
     specs = Specs(root=root, **found)
     _check_references(specs)
     return specs
@@ -171,7 +196,45 @@ def _check_references(specs: Specs) -> None:
         _check_names(label, "toolchain", (release.toolchain,), list(specs.toolchains))
         if not release.interpreters:
             raise SpecError(f"{label}: interpreters: expected at least one, found none")
+        for name, layer in release.layers.items():
+            _check_names(label, f"layers.{name}.includes", layer.includes, list(release.layers))
     _check_cycles(specs)
+
+
+def _check_packages(root: Path, packages: Mapping[str, Package]) -> None:
+    for name, package in packages.items():
+        label = f"specs/packages/{name}.toml"
+        if name != normalised(name):
+            raise SpecError(
+                f"{label}: name: expected {normalised(name)!r} (normalised as in PEP 503), "
+                f"found {name!r}"
+            )
+        _check_constraint(label, "constraint", package.constraint)
+        for tag, constraint in package.constraints.items():
+            _check_constraint(label, f"constraints.{tag}", constraint)
+        for position, brought in enumerate(package.brings):
+            if brought != normalised(brought):
+                raise SpecError(
+                    f"{label}: brings[{position}]: expected {normalised(brought)!r} "
+                    f"(normalised as in PEP 503), found {brought!r}"
+                )
+
+
+def _check_constraint(label: str, key: str, constraint: str) -> None:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        SpecifierSet(constraint)
+    except InvalidSpecifier as error:
+        raise SpecError(
+            f"{label}: {key}: expected versions as in PEP 440, such as '>=3.5,<4', "
+            f"found {constraint!r}"
+        ) from error
+
+
+def normalised(name: str) -> str:
+    """A distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _check_names(label: str, key: str, names: tuple[str, ...], known: list[str]) -> None:

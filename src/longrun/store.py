@@ -1,6 +1,7 @@
 """The store: one read-only entry per realised step, found by key.
 
     entries/<kind>-<name>-<version>-<key>/   entry.json  files.json  tree/
+    files/     equal files of wheels' entries, under further names by their sha256
     staging/   what is being built; removed by the next build once nobody holds its lock
     failed/    what was kept of failed steps (--keep-failed)
     logs/      the log of each step's last build
@@ -21,10 +22,11 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from longrun import fs, manifest
@@ -33,6 +35,12 @@ from longrun.plan import Plan, Step
 
 KEY_LENGTH = 32
 """Hexadecimal digits of a key in a directory's name: 128 bits."""
+
+SHARED = ("wheel",)
+"""Kinds of which equal files are kept once: one wheel serves several interpreters, and most of a
+package's files are the same from version to version."""
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class Store:
     def prepare(self) -> None:
         """Make the store's directories; StoreError where that is not possible."""
         try:
-            for name in ("entries", "staging", "failed", "logs", "locks", "roots"):
+            for name in ("entries", "files", "staging", "failed", "logs", "locks", "roots"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
@@ -197,10 +205,17 @@ class Store:
             os.close(descriptor)
             fs.remove_tree(path)
 
-    def commit(self, stage: Stage, step: Step, *, seconds: float) -> Entry:
-        """Hash the staged tree, make it read-only and rename it into place."""
+    def commit(
+        self, stage: Stage, step: Step, *, seconds: float, known: Mapping[str, str] = NOTHING
+    ) -> Entry:
+        """Hash the staged tree, make it read-only and rename it into place.
+
+        ``known`` maps paths to the sha256 of files that the builder hashed already.
+        """
         fs.make_read_only(stage.tree)
-        records = fs.scan(stage.tree)
+        records = fs.scan(stage.tree, known)
+        if step.kind in SHARED:
+            self._share(stage.tree, records)
         record = {
             "schema": manifest.SCHEMA,
             "id": step.id,
@@ -226,6 +241,42 @@ class Store:
         target.chmod(0o555)
         self._entries()[step.key[:KEY_LENGTH]] = target
         return Entry(target)
+
+    def _share(self, tree: Path, records: Iterable[fs.Record]) -> None:
+        """Make files that the store has already further names of those.
+
+        Files are the same if content, mode and time are: all names of a file share these.
+        """
+        for record in records:
+            if record.type == fs.FILE and record.size:
+                self._share_file(tree / record.path, record)
+
+    def _share_file(self, path: Path, record: fs.Record) -> None:
+        name = f"{record.value}-{record.mode:o}-{int(path.stat().st_mtime)}"
+        shared = self.root / "files" / name[:2] / name
+        try:
+            shared.parent.mkdir(exist_ok=True)
+            os.link(path, shared)
+        except FileExistsError:
+            beside = path.with_name(f"{path.name}.{name[:16]}")
+            with contextlib.suppress(OSError):  # such as EMLINK: then this one stays its own
+                if shared.stat().st_size == record.size:
+                    os.link(shared, beside)
+                    beside.rename(path)
+        except OSError:
+            return  # a file system without hard links
+
+    def forget(self, entry: Entry) -> None:
+        """Do not share a damaged entry's files with what is built next."""
+        for record in entry.files():
+            for path in (self.root / "files" / record.value[:2]).glob(f"{record.value}-*"):
+                path.unlink(missing_ok=True)
+
+    def prune(self) -> None:
+        """Drop shared files that no entry has any more."""
+        for path in (self.root / "files").glob("*/*"):
+            if path.stat().st_nlink == 1:
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> int:
         """Remove what killed builds left in staging; what still has a writer stays. How many."""

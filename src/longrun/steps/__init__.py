@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from longrun.fetch import Fetcher
-from longrun.steps import archive, interpreter, library, prefix, source, toolchain
+from longrun.steps import archive, interpreter, layer, library, prefix, source, toolchain, wheel
 from longrun.steps.job import Job
 
 
@@ -18,5 +18,7 @@ def builders(fetcher: Fetcher) -> dict[str, Callable[[Job], None]]:
         "library": library.build,
         "interpreter": interpreter.build,
         "prefix": prefix.build,
+        "wheel": wheel.build,
+        "layer": layer.build,
         "archive": archive.build,
     }

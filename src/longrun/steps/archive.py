@@ -15,8 +15,8 @@ def build(job: Job) -> None:
     assert isinstance(job.spec, Archive)
     import zstandard  # not needed by any other verb
 
-    tree = job.inputs[f"prefix/{job.spec.interpreter}"]
-    records = fs.scan(tree)
+    ((step, tree),) = job.inputs.items()
+    records = job.files(step)
     stem = f"{job.spec.stem}-{job.floor.tag}"
     document = manifest.archive_manifest(
         job.spec,

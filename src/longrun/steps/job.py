@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from longrun.fs import Record
 from longrun.model import Floor, Spec
 
 
@@ -38,7 +39,8 @@ class Job:
     are part of the key, by name. ``out`` is an empty directory that becomes the
     entry's tree; ``work`` is an empty scratch directory that vanishes; ``cache`` may be kept by the
     builder between builds (compiler caches only: nothing in it may change an output). ``say``
-    shows a line of progress.
+    shows a line of progress. ``files`` gives the records of an input. A builder that knows the
+    sha256 of files in ``out`` already puts them into ``known``, by path: they are not read again.
     """
 
     spec: Spec
@@ -53,6 +55,8 @@ class Job:
     jobs: int
     run: Run
     say: Callable[[str], None]
+    files: Callable[[str], tuple[Record, ...]]
+    known: dict[str, str] = field(default_factory=dict)
 
     def source(self, name: str) -> Path:
         """The one file of a source input."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from longrun.config import Config, load_config
 from longrun.errors import UsageError
+from longrun.model import Release
 from longrun.plan import Plan, choose_interpreters, choose_release, make_plan
 from longrun.specs import Specs, load_specs
 from longrun.store import Store
@@ -45,7 +46,16 @@ class Context:
         if every and not versions:
             versions = list(release.interpreters)
         interpreters = choose_interpreters(self.specs, release, versions)
-        return make_plan(self.specs, release, interpreters)
+        return make_plan(self.specs, release, interpreters, layers=self.layers(release, arguments))
+
+    def layers(self, release: Release, arguments: argparse.Namespace) -> tuple[str, ...]:
+        """The layers that a verb's --layer asks for; none is the bare interpreter."""
+        names = getattr(arguments, "layer", [])
+        if not names:
+            return ()
+        from longrun.stack import choose_layers  # 20 ms that a bare interpreter does not need
+
+        return choose_layers(release, names)
 
     def jobs(self, arguments: argparse.Namespace) -> int:
         """How many programs may compile at once."""

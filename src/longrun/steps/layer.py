@@ -1,0 +1,101 @@
+"""A layer's prefix: the bare prefix and the files of its distributions, as links to their entries.
+
+Nothing is copied and nothing is hashed again: every file is the one of the entry that it came with.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+from longrun.audit import audit, policy_for, require
+from longrun.errors import BuildError
+from longrun.fs import DIRECTORY, FILE, Record
+from longrun.model import LayerPrefix
+from longrun.seal import MARKER
+from longrun.steps.interpreter import PREFIX
+from longrun.steps.job import Job
+
+
+def build(job: Job) -> None:
+    """Make ``job.out`` the layer's prefix; AuditError where it does not pass."""
+    spec = job.spec
+    assert isinstance(spec, LayerPrefix)
+    job.say("link")
+    assemble(job)
+    mark(job, spec)
+    stamp(job.out, job.epoch)
+    job.say("audit")
+    gate(job, spec)
+
+
+def assemble(job: Job) -> None:
+    """Link every file of every input; BuildError where two have different files of one name."""
+    owners: dict[str, tuple[str, Record]] = {}
+    for step in job.inputs:
+        for record in job.files(step):
+            if record.path in owners and record.type != DIRECTORY:
+                _check_same(record, step, *owners[record.path])
+                continue
+            owners.setdefault(record.path, (step, record))
+            place(job.inputs[step] / record.path, job.out / record.path, record)
+            if record.type == FILE:
+                job.known[record.path] = record.value
+
+
+def _check_same(record: Record, step: str, other: str, known: Record) -> None:
+    if (record.type, record.value) != (known.type, known.value):
+        raise BuildError(
+            f"{step} and {other} both have {record.path}, with different contents",
+            remedy="one of them must go, or be locked in a version without that file",
+        )
+
+
+def place(source: Path, target: Path, record: Record) -> None:
+    """Put one file, link or directory of an entry into the prefix."""
+    if record.type == DIRECTORY:
+        target.mkdir(exist_ok=True)
+    elif record.type == FILE:
+        _link(source, target)
+    else:
+        target.symlink_to(record.value)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM):
+            raise
+        # a file system without links, or too many to one file
+        shutil.copy2(source, target)
+
+
+def mark(job: Job, spec: LayerPrefix) -> None:
+    """Say in the prefix's marker which layer it is and what is installed."""
+    path = job.out / MARKER
+    marker = json.loads(path.read_bytes())
+    marker |= {"layer": spec.layer, "distributions": spec.distributions}
+    path.unlink()  # it is the bare prefix's own file
+    path.write_text(json.dumps(marker, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.utime(path, (job.epoch, job.epoch))
+    del job.known[MARKER]
+
+
+def stamp(tree: Path, epoch: int) -> None:
+    """Set the time of every directory; files have that of their entries."""
+    for directory, _, _ in os.walk(tree):
+        os.utime(directory, (epoch, epoch))
+
+
+def gate(job: Job, spec: LayerPrefix) -> None:
+    """Hold the finished prefix against its spec and floor; AuditError where it does not pass."""
+    forbidden = {"constant prefix": PREFIX, "staging": str(job.out)}
+    forbidden |= {"store": str(job.inputs[f"prefix/{spec.interpreter.name}"].parents[1])}
+    report = audit(job.out, policy_for(spec.interpreter, job.floor, forbidden=forbidden))
+    for finding in report.findings:
+        job.say(f"{finding.severity}: {finding.check}: {finding.path}: {finding.message}")
+    require(report)
