@@ -60,6 +60,7 @@ def compile_program(plan, store, tmp_path):
             jobs=1,
             run=runner,
             say=print,
+            files=lambda name: (),
         )
         (work / "program.c").write_text(PROGRAM)
         job.run(

@@ -28,6 +28,7 @@ def make_job(directory: Path, spec: Spec, inputs: Mapping[str, Path]) -> Job:
         jobs=1,
         run=run,
         say=lambda line: None,
+        files=lambda name: (),
     )
 
 
