@@ -253,6 +253,11 @@ class Package:
         "Its check: modules that must import in the finished prefix, each in a process of its own.",
         key=False,
     )
+    exclude: tuple[str, ...] = doc(
+        "Files of its wheel that are not installed (globs below site-packages), such as libraries "
+        "for other processors; each must match.",
+        default=(),
+    )
     brings: tuple[str, ...] = doc(
         "Distributions that were accepted to come along with it; `lock` refuses any other.",
         key=False,
@@ -332,6 +337,7 @@ class Wheel:
     tag: str = doc("Interpreter tag (PEP 425), such as `cp313`.")
     build: FromSdist | None = doc("How it is built, where it comes from an sdist.", default=None)
     needs: tuple[str, ...] = doc("Distributions that its build needs.", default=())
+    exclude: tuple[str, ...] = doc("Globs of what is not installed.", default=())
     licence: str = doc("What its metadata says of its licence.", key=False, default="")
     source: Source = doc("The wheel or sdist.")
 

@@ -45,11 +45,15 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "library": ("steps/library.py", "steps/toolchain.py"),
     "interpreter": ("steps/interpreter.py", "steps/toolchain.py"),
     "prefix": ("steps/prefix.py", "relocate.py", "seal.py", "elf.py", "audit/*.py"),
-    "wheel": ("steps/wheel.py", "steps/sdist.py", "steps/toolchain.py", "relocate.py"),
+    "wheel": ("steps/wheel.py", "relocate.py"),
+    "sdist": ("steps/wheel.py", "relocate.py", "steps/sdist.py", "steps/toolchain.py", "unpack.py"),
     "layer": ("steps/layer.py", "elf.py", "audit/*.py"),
     "archive": ("steps/archive.py", "manifest.py"),
 }
-"""The code that makes each kind: its bytes are part of the key, so no edit goes unnoticed."""
+"""The code that makes each kind: its bytes are part of the key, so no edit goes unnoticed.
+
+``sdist`` is a wheel that is built here.
+"""
 
 LIBRARY_EPOCH = 1577836800
 """Time stamp of libraries, 2020-01-01: constant, so that a new release rebuilds none of them."""
@@ -286,10 +290,12 @@ class _Planner:
                 tag=stack.tag,
                 build=from_sdist.build if from_sdist else None,
                 needs=tuple(needed.name for needed in needs),
+                exclude=package.exclude if package else (),
                 licence=dist.licence,
                 source=source,
             ),
             inputs=tuple(inputs),
+            recipe="sdist" if from_sdist else "wheel",
         )
 
     def _wheel_source(self, dist: Distribution, source: Source) -> Step:
@@ -384,6 +390,7 @@ class _Planner:
         data: Mapping[str, Path] | None = None,
         epoch: int = LIBRARY_EPOCH,
         platform: str = "",
+        recipe: str = "",
     ) -> Step:
         step_id = f"{kind}/{name}"
         if step_id in self.steps:
@@ -398,7 +405,7 @@ class _Planner:
             "params": keyed(spec),
             "patches": {patch: _sha256(file) for patch, file in zip(patches, files, strict=True)},
             "data": {label: _sha256(file) for label, file in (data or {}).items()},
-            "recipe": self._recipe(kind),
+            "recipe": self._recipe(recipe or kind),
             "inputs": {step.id: step.key for step in inputs},
         }
         step = Step(

@@ -27,7 +27,7 @@ def build(job: Job) -> None:
     job.say("link")
     assemble(job)
     mark(job, spec)
-    stamp(job.out, job.epoch)
+    stamp(job)
     job.say("audit")
     gate(job, spec)
 
@@ -81,14 +81,17 @@ def mark(job: Job, spec: LayerPrefix) -> None:
     marker |= {"layer": spec.layer, "distributions": spec.distributions}
     path.unlink()  # it is the bare prefix's own file
     path.write_text(json.dumps(marker, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.utime(path, (job.epoch, job.epoch))
     del job.known[MARKER]
 
 
-def stamp(tree: Path, epoch: int) -> None:
-    """Set the time of every directory; files have that of their entries."""
-    for directory, _, _ in os.walk(tree):
-        os.utime(directory, (epoch, epoch))
+def stamp(job: Job) -> None:
+    """Set mode and time of what is not of an entry: every directory, and the marker."""
+    for directory, _, _ in os.walk(job.out):
+        os.utime(directory, (job.epoch, job.epoch))
+        if directory != str(job.out):
+            os.chmod(directory, 0o555)
+    os.utime(job.out / MARKER, (job.epoch, job.epoch))
+    (job.out / MARKER).chmod(0o444)
 
 
 def gate(job: Job, spec: LayerPrefix) -> None:

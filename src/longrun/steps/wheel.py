@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+from zipfile import BadZipFile
 
 from installer import install as install_wheel
 from installer.destinations import WheelDestination
@@ -30,6 +31,9 @@ from longrun.model import Wheel
 from longrun.relocate import polyglot
 from longrun.steps import sdist
 from longrun.steps.job import Job
+
+# bytecode inside a wheel is left out, and made here
+warnings.filterwarnings("ignore", message="Skip installing .*__pycache__")
 
 SCRIPT = """\
 import sys
@@ -61,6 +65,7 @@ def build(job: Job) -> None:
     place = Place(root=job.out, version=python_version(spec.tag), name=spec.name)
     job.say("unpack")
     unpack(file, place)
+    exclude(place, spec.exclude)
     job.say("bytecode")
     compile_bytecode(job, place)
     write_record(place)
@@ -178,12 +183,10 @@ def encoded(sha256: str) -> str:
 def unpack(file: Path, place: Place) -> None:
     """Write every file of a wheel; BuildError where it is not as its own RECORD says."""
     try:
-        with WheelFile.open(file) as wheel, warnings.catch_warnings():
-            # bytecode inside a wheel is left out, and made here
-            warnings.simplefilter("ignore", RuntimeWarning)
+        with WheelFile.open(file) as wheel:
             install_wheel(wheel, place, {"INSTALLER": b"longrun\n"})
             check_record(wheel, place)
-    except (InstallerError, ValueError, KeyError) as error:
+    except (BadZipFile, InstallerError, ValueError, KeyError) as error:
         raise BuildError(f"{file.name}: not a valid wheel: {error}") from error
 
 
@@ -194,6 +197,24 @@ def check_record(wheel: WheelFile, place: Place) -> None:
         written = place.hashes.get(f"{place.packages}/{path}")
         if checksum and written and checksum != f"sha256={encoded(written)}":
             raise BuildError(f"{path} is not as the wheel's RECORD says")
+
+
+def exclude(place: Place, patterns: Iterable[str]) -> None:
+    """Delete what the globs match, and directories that are then empty; each must match."""
+    packages = place.root / place.packages
+    for pattern in patterns:
+        found = [path for path in sorted(packages.glob(pattern), reverse=True)]
+        if not found:
+            raise BuildError(
+                f"{place.name}: exclude: {pattern!r} matches no file of the wheel",
+                remedy=f"mend specs/packages/{place.name}.toml",
+            )
+        for path in found:
+            if path.is_file():
+                path.unlink()
+                del place.hashes[path.relative_to(place.root).as_posix()]
+            elif not any(path.iterdir()):
+                path.rmdir()
 
 
 def compile_bytecode(job: Job, place: Place) -> None:

@@ -14,7 +14,7 @@ from longrun.errors import LongrunError
 from longrun.estimate import weights
 from longrun.executor import Options, Outcome, execute
 from longrun.log import make_reporter
-from longrun.model import Interpreter, Library, Source
+from longrun.model import Archive, Interpreter, Library, Source
 from longrun.plan import Plan, Step
 from longrun.setup import require
 from longrun.store import Entry
@@ -148,8 +148,13 @@ def _read_sums(path: Path) -> dict[str, str]:
 
 
 def _retry(plan: Plan) -> str:
-    versions = "".join(f" --python {step.name.removeprefix('cpython-')}" for step in plan.targets)
-    return f"./build.py build {plan.release.name}{versions}"
+    options: dict[str, None] = {}
+    for step in plan.targets:
+        assert isinstance(step.spec, Archive)
+        options[f" --python {step.spec.interpreter.removeprefix('cpython-')}"] = None
+        if step.spec.layer:
+            options[f" --layer {step.spec.layer}"] = None
+    return f"./build.py build {plan.release.name}{''.join(options)}"
 
 
 def _entry(context: Context, step: Step) -> Entry:
