@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -42,18 +43,31 @@ class Stack:
 
     def layers_of(self, name: str) -> tuple[str, ...]:
         """The layers that hold a distribution, in the release's order."""
-        return tuple(
-            layer
-            for layer in self.release.layers
-            if any(dist.name == name for dist in self.members(layer))
-        )
+        return self._layers.get(name, ())
 
     def members(self, layer: str) -> tuple[Distribution, ...]:
         """What a layer holds, with the layers that it includes and all that comes along."""
-        layers = included(self.release, layer)
-        roots = [package.name for package in self.packages.values() if package.layer in layers]
-        names = reach(roots, self.requires())
-        return tuple(dist for dist in self.lock.distribution if dist.name in names)
+        return self._members[layer]
+
+    @cached_property
+    def _members(self) -> Mapping[str, tuple[Distribution, ...]]:
+        """What each layer holds, found once: tables ask for it by every distribution."""
+        edges = self.requires()
+        found = {}
+        for layer in self.release.layers:
+            layers = included(self.release, layer)
+            roots = [package.name for package in self.packages.values() if package.layer in layers]
+            names = reach(roots, edges)
+            found[layer] = tuple(dist for dist in self.lock.distribution if dist.name in names)
+        return found
+
+    @cached_property
+    def _layers(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for layer, members in self._members.items():
+            for dist in members:
+                found[dist.name] = (*found.get(dist.name, ()), layer)
+        return found
 
     def build_closure(self, package: Package) -> tuple[Distribution, ...]:
         """What the build of an sdist needs: the stack's own where it has it."""
