@@ -58,28 +58,44 @@ def walk(tree: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         )
 
 
-def scan(tree: Path, known: Mapping[str, str] = MappingProxyType({})) -> tuple[Record, ...]:
+Inode = tuple[int, int]
+"""Device and number: what all names of one file share."""
+
+
+def scan(
+    tree: Path,
+    known: Mapping[str, str] = MappingProxyType({}),
+    read: dict[Inode, str] | None = None,
+) -> tuple[Record, ...]:
     """The records of everything below a tree, sorted by path; files are hashed on all cores.
 
-    ``known`` maps paths to the sha256 of files that need not be read.
+    ``known`` maps paths to the sha256 of files that need not be read. ``read`` remembers, over
+    several scans, the sha256 of files that have further names.
     """
+    seen = {} if read is None else read
 
     def record(item: tuple[str, os.DirEntry[str]]) -> Record:
-        return _record(*item, known.get(item[0]))
+        return _record(*item, known.get(item[0]), seen)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         records = list(pool.map(record, walk(tree), chunksize=64))
     return tuple(sorted(records, key=lambda record: record.path))
 
 
-def _record(path: str, entry: os.DirEntry[str], sha256: str | None) -> Record:
+def _record(
+    path: str, entry: os.DirEntry[str], sha256: str | None, seen: dict[Inode, str]
+) -> Record:
     status = entry.stat(follow_symlinks=False)
     mode = stat.S_IMODE(status.st_mode)
     if stat.S_ISLNK(status.st_mode):
         return Record(path, LINK, 0o777, 0, os.readlink(entry.path))
     if stat.S_ISDIR(status.st_mode):
         return Record(path, DIRECTORY, mode, 0, "")
-    return Record(path, FILE, mode, status.st_size, sha256 or sha256_file(Path(entry.path)))
+    inode = (status.st_dev, status.st_ino)
+    found = sha256 or seen.get(inode) or sha256_file(Path(entry.path))
+    if status.st_nlink > 1:
+        seen[inode] = found
+    return Record(path, FILE, mode, status.st_size, found)
 
 
 def tree_digest(records: Iterable[Record]) -> str:

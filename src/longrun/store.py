@@ -304,14 +304,17 @@ class Store:
                     remedy="./build.py verify --repair removes damaged entries",
                 )
 
-    def verify(self, entry: Entry) -> list[str]:
-        """Hash an entry again; what differs from its record, in words (nothing: it is whole)."""
+    def verify(self, entry: Entry, read: dict[fs.Inode, str] | None = None) -> list[str]:
+        """Hash an entry again; what differs from its record, in words (nothing: it is whole).
+
+        ``read`` remembers what was hashed over several entries: layers are links to other entries.
+        """
         try:
             expected = {record.path: record for record in entry.files()}
             digest = entry.record["digest"]
         except (OSError, ValueError, KeyError) as error:
             return [f"its record cannot be read: {error}"]
-        found = {record.path: record for record in fs.scan(entry.tree)}
+        found = {record.path: record for record in fs.scan(entry.tree, read=read)}
         problems = [f"{path}: missing" for path in expected.keys() - found.keys()]
         problems += [f"{path}: not in the record" for path in found.keys() - expected.keys()]
         problems += [
@@ -389,6 +392,20 @@ def _unlocked(lock: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def total_size(entries: Iterable[Entry]) -> int:
-    """Bytes of all files of some entries."""
-    return sum(int(entry.record["size"]) for entry in entries)
+def disk_usage(entries: Iterable[Entry], *, alone: bool = False) -> int:
+    """Bytes of all files of some entries, each file once whatever its names are.
+
+    ``alone`` counts only files of which no other entry has a name: what goes with these entries.
+    """
+    sizes: dict[fs.Inode, int] = {}
+    names: dict[fs.Inode, int] = {}
+    for entry in entries:
+        for _, found in fs.walk(entry.tree):
+            status = found.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                inode = (status.st_dev, status.st_ino)
+                sizes[inode] = status.st_size
+                names.setdefault(inode, status.st_nlink)
+                names[inode] -= 1
+    # one name that is left may be that in files/, which is no entry's
+    return sum(size for inode, size in sizes.items() if not alone or names[inode] <= 1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from longrun import fs
 from longrun.errors import BuildError, StoreError
-from longrun.store import Store
+from longrun.store import Store, disk_usage
 
 
 @pytest.fixture
@@ -217,3 +219,79 @@ def test_builds_share_the_store_and_a_removal_needs_it_alone(store):
     with store.used(alone=True), pytest.raises(StoreError, match="in use by gc"):
         use(alone=False)
     use(alone=True)
+
+
+def put_wheel(store: Store, step, files: dict[str, str], *, mode: int = 0o444):
+    """An entry of a wheel: a plan for bare interpreters has none, so a library stands in."""
+    step = dataclasses.replace(step, kind="wheel")
+    with store.stage(step) as stage:
+        for name, text in files.items():
+            (stage.tree / name).write_text(text)
+            (stage.tree / name).chmod(mode)
+            os.utime(stage.tree / name, (0, 0))
+        return store.commit(stage, step, seconds=1.0)
+
+
+def test_equal_files_of_wheels_are_kept_once(store, checkout):
+    plan = checkout.plan("3.13", "3.11")
+    one = put_wheel(store, plan.find("library/z"), {"a.py": "same", "b.py": "one", "empty": ""})
+    two = put_wheel(store, plan.find("library/ssl"), {"c.py": "same", "b.py": "two", "empty": ""})
+    assert (one.tree / "a.py").samefile(two.tree / "c.py")
+    assert (two.tree / "b.py").read_text() == "two"
+    assert not (one.tree / "empty").samefile(two.tree / "empty")  # thousands of names for nothing
+    assert disk_usage([one, two]) == len("same" + "one" + "two")
+    assert disk_usage([one], alone=True) == len("one")
+    assert disk_usage([one, two], alone=True) == len("same" + "one" + "two")
+
+
+def test_files_that_differ_in_mode_are_kept_apart(store, checkout):
+    plan = checkout.plan()
+    one = put_wheel(store, plan.find("library/z"), {"a": "same"})
+    two = put_wheel(store, plan.find("library/ssl"), {"a": "same"}, mode=0o555)
+    assert stat.S_IMODE((one.tree / "a").stat().st_mode) == 0o444
+    assert stat.S_IMODE((two.tree / "a").stat().st_mode) == 0o555
+
+
+def test_a_damaged_file_is_not_shared_with_what_is_built_next(store, checkout):
+    plan = checkout.plan()
+    one = put_wheel(store, plan.find("library/z"), {"a": "same"})
+    writable(one.tree / "a")
+    (one.tree / "a").write_text("SAME")
+    assert store.verify(one) == ["a: changed"]
+    store.forget(one)
+    store.remove(one)
+    two = put_wheel(store, plan.find("library/ssl"), {"a": "same"})
+    assert (two.tree / "a").read_text() == "same"
+    assert store.verify(two) == []
+
+
+def test_shared_files_go_with_the_last_entry_that_has_them(store, checkout):
+    one = put_wheel(store, checkout.plan().find("library/z"), {"a": "same"})
+    store.prune()
+    assert len(list((store.root / "files").glob("*/*"))) == 1
+    store.remove(one)
+    store.prune()
+    assert list((store.root / "files").glob("*/*")) == []
+
+
+def test_verify_reads_a_file_with_many_names_once(store, checkout, monkeypatch):
+    plan = checkout.plan()
+    entries = [
+        put_wheel(store, plan.find("library/z"), {"a": "same"}),
+        put_wheel(store, plan.find("library/ssl"), {"a": "same"}),
+    ]
+    hashed = []
+    real = fs.sha256_file
+    monkeypatch.setattr(fs, "sha256_file", lambda path: hashed.append(path) or real(path))
+    read: dict[fs.Inode, str] = {}
+    assert [store.verify(entry, read) for entry in entries] == [[], []]
+    assert len(hashed) == 1
+
+
+def test_what_the_builder_hashed_is_not_read_again(store, checkout, monkeypatch):
+    step = checkout.plan().find("library/z")
+    monkeypatch.setattr(fs, "sha256_file", lambda path: pytest.fail(f"read {path}"))
+    with store.stage(step) as stage:
+        (stage.tree / "a").write_text("x")
+        entry = store.commit(stage, step, seconds=1.0, known={"a": "f" * 64})
+    assert {record.path: record.value for record in entry.files()} == {"a": "f" * 64}

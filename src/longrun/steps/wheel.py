@@ -203,7 +203,7 @@ def exclude(place: Place, patterns: Iterable[str]) -> None:
     """Delete what the globs match, and directories that are then empty; each must match."""
     packages = place.root / place.packages
     for pattern in patterns:
-        found = [path for path in sorted(packages.glob(pattern), reverse=True)]
+        found = sorted(packages.glob(pattern), reverse=True)
         if not found:
             raise BuildError(
                 f"{place.name}: exclude: {pattern!r} matches no file of the wheel",

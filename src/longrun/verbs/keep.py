@@ -9,8 +9,8 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from longrun.fs import remove_tree
-from longrun.store import Entry, Store, total_size
+from longrun.fs import Inode, remove_tree
+from longrun.store import Entry, Store, disk_usage
 from longrun.term import paint, size
 from longrun.verbs.context import Context
 
@@ -28,11 +28,13 @@ def verify(root: Path, arguments: argparse.Namespace) -> int:
 def _verify(store: Store, arguments: argparse.Namespace) -> int:
     entries = store.entries()
     damaged: dict[str, list[str]] = {}
+    read: dict[Inode, str] = {}
     for position, entry in enumerate(entries, 1):
         _progress(f"{position}/{len(entries)} {entry.path.name}")
-        if problems := store.verify(entry):
+        if problems := store.verify(entry, read):
             damaged[entry.path.name] = problems
             if arguments.repair:
+                store.forget(entry)
                 store.remove(entry)
     _progress("")
     if arguments.json:
@@ -69,7 +71,7 @@ def gc(root: Path, arguments: argparse.Namespace) -> int:
     store = context.store
     garbage = store.garbage()
     leftovers = _leftovers(store, context.config.cache / "downloads")
-    freed = total_size(garbage)
+    freed = disk_usage(garbage, alone=True)
     if not arguments.dry_run:
         with store.used(alone=True):
             _remove(store, garbage, leftovers)
@@ -91,6 +93,7 @@ def _remove(store: Store, garbage: list[Entry], leftovers: list[Path]) -> None:
         store.remove(entry)
     for path in leftovers:
         remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    store.prune()
 
 
 def _leftovers(store: Store, downloads: Path) -> list[Path]:
