@@ -20,12 +20,15 @@ class Config:
     """A site's configuration, with every default filled in.
 
     ``archives`` are base addresses of Debian archives (a source's ``pool`` paths are joined to
-    them), ``mirrors`` are HTTP directories that hold sources by file name or by sha256. ``jobs`` is
-    0 where the machine decides. ``file`` is the file that was read, or where one would be.
+    them), ``mirrors`` are HTTP directories that hold sources by file name or by sha256. ``index``
+    are the addresses of the Python package index (``https://host/simple``), in place of those that
+    pip is configured with. ``jobs`` is 0 where the machine decides. ``file`` is the file that was
+    read, or where one would be.
     """
 
     archives: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()
+    index: tuple[str, ...] = ()
     cache: Path
     jobs: int = 0
     file: Path
@@ -45,6 +48,7 @@ def load_config(environ: Mapping[str, str], *, system: Path = SYSTEM_FILE) -> Co
     return Config(
         archives=_addresses(file, table, "archives"),
         mirrors=_addresses(file, table, "mirrors"),
+        index=_addresses(file, table, "index"),
         cache=_cache(file, table, environ),
         jobs=_jobs(file, table),
         file=file,

@@ -35,13 +35,16 @@ HEADERS = {"Accept-Encoding": "identity", "User-Agent": "longrun"}
 Progress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes that there will be."""
 
+Ask = Callable[..., requests.Response]
+"""A function that is called as ``requests.get`` is."""
+
 
 class Failed(Exception):
     """Why an address does not give the file; it is of no use to try it again."""
 
 
-class _Transient(Exception):
-    """Why an address did not give the file this time."""
+class Transient(Exception):
+    """Why an address did not give the file this time; it may well do so the next time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,16 +127,18 @@ def download(
     size: int,
     unreachable: Unreachable,
     progress: Progress,
+    ask: Ask | None = None,
 ) -> None:
     """Complete ``part`` from ``url``, so that it holds exactly the wanted bytes.
 
     Transient failures are tried again with growing pauses. Raises Failed with the reason; what
-    came before a dropped connection stays in the part for the next address or run.
+    came before a dropped connection stays in the part for the next address or run. ``ask`` is as
+    for ``respond``.
     """
     if part.length >= size and part.sha256 != sha256:
         part.discard()
     for last in (False, True):
-        _complete(url, part, size, unreachable=unreachable, progress=progress)
+        _complete(url, part, size, unreachable=unreachable, progress=progress, ask=ask)
         found, pieces = part.sha256, part.pieces
         if found == sha256:
             return
@@ -143,60 +148,77 @@ def download(
 
 
 def _complete(
-    url: str, part: Part, size: int, *, unreachable: Unreachable, progress: Progress
+    url: str,
+    part: Part,
+    size: int,
+    *,
+    unreachable: Unreachable,
+    progress: Progress,
+    ask: Ask | None,
 ) -> None:
     """Ask until ``size`` bytes are there."""
     failures = 0
     while part.length < size:
         before = part.length
         try:
-            _request(url, part, size, unreachable=unreachable, progress=progress)
-        except _Transient as error:
+            _request(url, part, size, unreachable=unreachable, progress=progress, ask=ask)
+        except Transient as error:
             # a line that drops now and then, but brings something each time, gets there
             failures = 1 if part.length - before >= CHUNK else failures + 1
             if failures >= TRIES:
                 raise Failed(f"{error} (tried {TRIES} times)") from None
-            jitter = random.uniform(0.8, 1.2)
-            time.sleep(PAUSE_SECONDS * 2 ** (failures - 1) * jitter)
+            pause(failures)
+
+
+def pause(failures: int) -> None:
+    """Wait before the next try, the longer the more have failed."""
+    jitter = random.uniform(0.8, 1.2)
+    time.sleep(PAUSE_SECONDS * 2 ** (failures - 1) * jitter)
 
 
 def _request(
-    url: str, part: Part, size: int, *, unreachable: Unreachable, progress: Progress
+    url: str,
+    part: Part,
+    size: int,
+    *,
+    unreachable: Unreachable,
+    progress: Progress,
+    ask: Ask | None,
 ) -> None:
     headers = dict(HEADERS)
     if part.length:
         headers["Range"] = f"bytes={part.length}-"
-    with _response(url, headers, unreachable) as response:
+    with respond(url, headers, unreachable, ask) as response:
         _accept(response, part, size)
         part.pieces += 1
-        for chunk in _chunks(response):
+        for chunk in chunks(response):
             if part.length + len(chunk) > size:
                 part.discard()
                 raise Failed(f"it sends more than the pinned {size} bytes")
             part.append(chunk)
             progress(part.length, size)
     if part.length < size:
-        raise _Transient(f"the connection ended after {part.length} of {size} bytes")
+        raise Transient(f"the connection ended after {part.length} of {size} bytes")
 
 
 def _accept(response: requests.Response, part: Part, size: int) -> None:
-    """Check that the answer continues the part, or begin anew; raises Failed or _Transient."""
+    """Check that the answer continues the part, or begin anew; raises Failed or Transient."""
     if response.status_code == 206:
         span = re.fullmatch(
             r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
         )
         if span is None or int(span[1]) != part.length:
             part.discard()
-            raise _Transient("it answers with another range than the one asked for")
+            raise Transient("it answers with another range than the one asked for")
         total = span[2]
     elif response.status_code == 416:
         part.discard()
-        raise _Transient("it has no such range")
+        raise Transient("it has no such range")
     elif response.status_code == 200:
         part.discard()  # ranges are not for every server
         total = response.headers.get("Content-Length", "*")
     elif response.status_code in TRANSIENT_STATUS:
-        raise _Transient(f"HTTP {response.status_code}")
+        raise Transient(f"HTTP {response.status_code}")
     else:
         raise Failed(f"HTTP {response.status_code}")
     if total.isdigit() and int(total) != size:
@@ -209,35 +231,38 @@ def read_small(url: str, *, limit: int, unreachable: Unreachable) -> bytes:
         raise Failed(why)
     content = b""
     try:
-        with _response(url, HEADERS, unreachable) as response:
+        with respond(url, HEADERS, unreachable) as response:
             if response.status_code != 200:
                 raise Failed(f"HTTP {response.status_code}")
-            for chunk in _chunks(response):
+            for chunk in chunks(response):
                 content += chunk
                 if len(content) > limit:
                     raise Failed(f"it has more than {limit} bytes")
-    except _Transient as error:
+    except Transient as error:
         raise Failed(str(error)) from None
     return content
 
 
-def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body, not decoded; raises _Transient where the connection breaks."""
+def chunks(response: requests.Response, *, decode: bool = False) -> Iterator[bytes]:
+    """The body, not decoded unless asked for; raises Transient where the connection breaks."""
     try:
-        yield from response.raw.stream(CHUNK, decode_content=False)
+        yield from response.raw.stream(CHUNK, decode_content=decode)
     except urllib3.exceptions.HTTPError as error:
-        raise _Transient(f"the connection broke: {_short(error)}") from None
+        raise Transient(f"the connection broke: {short(error)}") from None
 
 
 @contextmanager
-def _response(
-    url: str, headers: dict[str, str], unreachable: Unreachable
+def respond(
+    url: str, headers: dict[str, str], unreachable: Unreachable, ask: Ask | None = None
 ) -> Iterator[requests.Response]:
-    """The answer of a host; one that cannot be reached is marked so. Raises Failed, _Transient."""
+    """The answer of a host; one that cannot be reached is marked so. Raises Failed, Transient.
+
+    ``ask`` stands in for ``requests.get``, where a host wants credentials or another method.
+    """
     if why := unreachable.why(url):
         raise Failed(why)
     try:
-        response = requests.get(
+        response = (ask or requests.get)(
             url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)
         )
     except requests.RequestException as error:
@@ -245,8 +270,8 @@ def _response(
             unreachable.mark(url, why)
             raise Failed(why) from None
         if isinstance(error, requests.ConnectionError | requests.Timeout):
-            raise _Transient(f"the connection broke: {_short(error)}") from None
-        raise Failed(_short(error)) from None
+            raise Transient(f"the connection broke: {short(error)}") from None
+        raise Failed(short(error)) from None
     with response:
         yield response
 
@@ -261,10 +286,10 @@ def _why_unreachable(error: requests.RequestException) -> str:
     refused = isinstance(cause, urllib3.exceptions.NewConnectionError)
     untrusted = isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE" in str(error)
     if refused or untrusted or isinstance(error, requests.exceptions.ProxyError):
-        return f"{asked} cannot be reached: {_short(cause)}"
+        return f"{asked} cannot be reached: {short(cause)}"
     return ""
 
 
-def _short(error: object) -> str:
+def short(error: object) -> str:
     """The last part of urllib3's nested messages: the part that says something."""
     return str(error).rpartition(": ")[2].strip("()'\" ") or type(error).__name__

@@ -36,6 +36,10 @@ class SourceError(LongrunError):
     exit_code = 4
 
 
+class UnknownProject(SourceError):
+    """The package index answers, and has no project of this name."""
+
+
 class BuildError(LongrunError):
     """A step failed to build."""
 

@@ -35,11 +35,13 @@ def test_every_key(home: dict[str, str], tmp_path: Path) -> None:
         home,
         'archives = ["http://deb.site.example/debian/"]\n'
         'mirrors = ["https://files.site.example/sources"]\n'
+        'index = ["https://index.site.example/simple/"]\n'
         'cache = "~/c"\njobs = 3\n',
     )
     assert load_config(home) == Config(
         archives=("http://deb.site.example/debian",),
         mirrors=("https://files.site.example/sources",),
+        index=("https://index.site.example/simple",),
         cache=tmp_path / "c",
         jobs=3,
         file=file,
@@ -87,6 +89,7 @@ def test_where_the_cache_is(home: dict[str, str], tmp_path: Path) -> None:
         ("mirrors = ['ftp://x/y']", r"mirrors\[0\]: expected an http or https address"),
         ("mirrors = ['http:///y']", r"mirrors\[0\]: expected an http or https address"),
         ("mirrors = ['http://[x/y']", r"mirrors\[0\]: expected an http or https address"),
+        ("index = 'https://x/simple'", r"index: expected a list of http or https addresses"),
         ("mirrors = ['http://me:secret@x/y']", r"mirrors\[0\]: .*without user and password"),
         ("jobs =", r"config\.toml: not TOML"),
     ],

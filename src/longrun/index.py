@@ -1,0 +1,574 @@
+"""The client of a Python package index: projects, their files, and the metadata of a file.
+
+Which index it is, the site says: in Longrun's configuration, or in pip's. What an index says of a
+file helps to choose and to find it; the bytes count only by the sha256 that a lock pins.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import lzma
+import os
+import re
+import tarfile
+import tempfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from longrun.config import Config, is_address
+from longrun.download import (
+    HEADERS,
+    TRANSIENT_STATUS,
+    Failed,
+    Transient,
+    Unreachable,
+    chunks,
+    pause,
+    respond,
+)
+from longrun.errors import BuildError, SetupError, SourceError, UnknownProject
+from longrun.fs import write_atomic
+from longrun.run import output
+from longrun.simple import ACCEPT, File, NoPage, read_page, shown, without_login
+from longrun.specs import normalised
+
+__all__ = ["File", "Index", "UnknownProject", "find_index", "in_parallel", "open_index"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+THREADS = 16
+TRIES = 3
+PAGE_BYTES = 256 << 20
+METADATA_BYTES = 16 << 20
+TAIL = 64 << 10
+"""What is asked for of a wheel's end: its directory and, as builders put it last, its metadata."""
+IN_MEMORY = 32 << 20
+
+
+PAGE_HEADERS = {**HEADERS, "Accept": ACCEPT, "Accept-Encoding": "gzip, deflate"}
+RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+BAD_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
+
+DOWN = (
+    "Run the command again when the package index answers, or name another one (`index` in "
+    "Longrun's configuration, or index-url in pip's)."
+)
+NO_PAGE = (
+    "Correct the address of the package index; it usually ends in /simple. A proxy that wants a "
+    "login answers like this, too."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """User and password for a host."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """The package indexes of a site as one; one object serves all threads of a run.
+
+    ``addresses`` bear no credentials; those are in ``logins``, by host, and otherwise in the user's
+    ``~/.netrc``. ``cache`` keeps metadata and sizes of files whose sha256 is known, for ever.
+    ``cert`` and ``proxy`` are as pip's options. ``directories`` are local ones in which pip finds
+    files, too.
+    """
+
+    addresses: tuple[str, ...]
+    cache: Path
+    logins: Mapping[str, Login] = field(default_factory=dict)
+    cert: str = ""
+    proxy: str = field(default="", repr=False)
+    directories: tuple[Path, ...] = ()
+    unreachable: Unreachable = field(default_factory=Unreachable)
+    _pages: dict[str, tuple[File, ...]] = field(default_factory=dict, repr=False)
+    _sizes: dict[str, int] = field(default_factory=dict, repr=False)
+    _busy: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _local: threading.local = field(default_factory=threading.local, repr=False)
+
+    def project(self, name: str) -> tuple[File, ...]:
+        """All files of a project, as its pages list them; each name and sha256 once.
+
+        Raises UnknownProject where every index answers that there is none, else SourceError.
+        """
+        name = normalised(name)
+        with self._lock:
+            busy = self._busy.setdefault(name, threading.Lock())
+        with busy:  # whoever else asks for it meanwhile waits, and finds it remembered
+            if name not in self._pages:
+                self._pages[name] = self._project(name)
+            return self._pages[name]
+
+    def projects(self, names: Iterable[str]) -> dict[str, tuple[File, ...]]:
+        """The files of many projects, asked for in parallel; the first error ends it."""
+        wanted = list(dict.fromkeys(names))
+        return dict(zip(wanted, in_parallel(self.project, wanted), strict=True))
+
+    def metadata(self, file: File) -> str:
+        """The text of a file's core metadata: a wheel's METADATA, an sdist's PKG-INFO.
+
+        Of a wheel, only the part that holds it is downloaded where the server allows that.
+        """
+        kept = self._kept(file, "metadata")
+        if kept and kept.is_file():
+            return kept.read_text(encoding="utf-8")
+        text = self._metadata(file)
+        if kept:
+            write_atomic(kept, text)
+        return text
+
+    def size(self, file: File) -> int:
+        """The size of a file in bytes, asked for where its page does not say it."""
+        if file.size:
+            return file.size
+        kept = self._kept(file, "size")
+        if kept and kept.is_file() and (text := kept.read_text(encoding="ascii")).isdigit():
+            return int(text)
+        if file.url not in self._sizes:
+            self._remember_size(file, self._ask(file.url, lambda: self._size(file.url)))
+        return self._sizes[file.url]
+
+    def ask(self, url: str, *, method: str = "GET", **options: Any) -> requests.Response:
+        """``requests.get`` with what this index wants: credentials, certificate, proxy."""
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:  # one for each thread: they keep connections, and are not thread safe
+            session = self._local.session = requests.Session()
+        login = self.logins.get(urlsplit(url).netloc)
+        return session.request(
+            method,
+            url,
+            auth=(login.user, login.password) if login else None,
+            verify=self.cert or None,
+            proxies={"http": self.proxy, "https": self.proxy} if self.proxy else None,
+            **options,
+        )
+
+    def _project(self, name: str) -> tuple[File, ...]:
+        if not self.addresses:
+            raise SourceError(
+                f"{name} cannot be looked up: no package index is configured",
+                remedy="Set `index` in Longrun's configuration, or index-url in pip's.",
+            )
+        pages = [self._page(f"{address.rstrip('/')}/{name}/", name) for address in self.addresses]
+        if all(page is None for page in pages):
+            places = ", ".join(map(shown, self.addresses))
+            raise UnknownProject(
+                f"no project {name} on the package index ({places})",
+                remedy="Correct the name, or configure the index that has it.",
+            )
+        files: dict[tuple[str, str], File] = {}
+        for page in pages:
+            for file in page or ():
+                files.setdefault((file.name, file.sha256), file)
+        return tuple(files.values())
+
+    def _page(self, url: str, name: str) -> tuple[File, ...] | None:
+        """The files on a page; None where the index says that it has no such page."""
+
+        def read() -> tuple[File, ...]:
+            with self._respond(url, PAGE_HEADERS) as response:
+                content = _body(response, PAGE_BYTES, decode=True)
+                kind = response.headers.get("Content-Type", "")
+                return read_page(content, kind=kind, url=response.url, project=name)
+
+        try:
+            return self._ask(url, read, missing=True)
+        except _Missing:
+            return None
+
+    def _ask(self, url: str, request: Callable[[], R], *, missing: bool = False) -> R:
+        """What a request gives, tried a few times; SourceError with address, cause, remedy.
+
+        Where ``missing`` is set, _Missing is not made a SourceError.
+        """
+        for failures in range(1, TRIES + 1):
+            try:
+                return request()
+            except Transient as error:
+                why = f"{error} (tried {TRIES} times)"
+                if failures < TRIES:
+                    pause(failures)
+            except _Refused as error:
+                raise SourceError(f"{shown(url)}: {error}", remedy=_login_remedy(url)) from None
+            except NoPage as error:
+                raise SourceError(f"{shown(url)}: {error}", remedy=NO_PAGE) from None
+            except _Missing as error:
+                if missing:
+                    raise
+                why = str(error)
+                break
+            except Failed as error:
+                why = str(error)
+                break
+        raise SourceError(f"{shown(url)}: {why}", remedy=DOWN)
+
+    @contextmanager
+    def _respond(
+        self, url: str, headers: dict[str, str], *, method: str = "GET"
+    ) -> Iterator[requests.Response]:
+        """The answer where it is a good one; raises Failed, Transient, _Missing, _Refused."""
+
+        def ask(url: str, **options: Any) -> requests.Response:
+            return self.ask(url, method=method, allow_redirects=True, **options)
+
+        with respond(url, headers, self.unreachable, ask) as response:
+            status = response.status_code
+            if status in (404, 410):
+                raise _Missing(f"HTTP {status}")
+            if status in (401, 403, 407):
+                raise _Refused(f"HTTP {status}: it wants credentials, or other ones")
+            if status in TRANSIENT_STATUS:
+                raise Transient(f"HTTP {status}")
+            if status in (416, 501) and "Range" in headers:
+                raise _NoRange(f"HTTP {status}")
+            if status not in (200, 206):
+                raise Failed(f"HTTP {status}")
+            yield response
+
+    def _metadata(self, file: File) -> str:
+        if file.metadata:
+            try:
+                url = f"{file.url}.metadata"
+                content = self._ask(url, lambda: self._read(url), missing=True)
+                return content.decode("utf-8", "replace")
+            except _Missing:
+                pass  # some indexes promise it for every file
+        if not file.is_wheel and not file.is_sdist:
+            raise SourceError(f"{file.name}: neither a wheel nor an sdist: it has no metadata")
+        find = _wheel_metadata if file.is_wheel else _sdist_metadata
+        try:
+            with self._open(file) as opened:
+                return find(opened, file.name).decode("utf-8", "replace")
+        except BAD_ARCHIVE as error:
+            raise SourceError(
+                f"{file.name} from {shown(file.url)} cannot be read: {error}",
+                remedy="The file on the package index is damaged: tell who keeps the index.",
+            ) from None
+
+    def _read(self, url: str) -> bytes:
+        with self._respond(url, HEADERS) as response:
+            return _body(response, METADATA_BYTES)
+
+    def _open(self, file: File) -> IO[bytes]:
+        """A file of the index to read from, as little as possible of it downloaded."""
+        if file.is_wheel:
+            remote = _Remote(
+                lambda start, end: self._ask(file.url, lambda: self._range(file, start, end))
+            )
+            if remote.begin():
+                self._remember_size(file, remote.size)
+                return io.BufferedReader(remote, TAIL)
+        return self._ask(file.url, lambda: self._whole(file))
+
+    def _range(self, file: File, start: int, end: int) -> tuple[bytes, int] | None:
+        """Bytes of a file and its size; the last ``-start`` bytes where ``start`` is negative.
+
+        None where the server does not know ranges.
+        """
+        span = f"bytes={start}" if start < 0 else f"bytes={start}-{end - 1}"
+        try:
+            with self._respond(file.url, {**HEADERS, "Range": span}) as response:
+                found = RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+                if response.status_code != 206 or found is None:
+                    return None
+                first, last, size = (int(text) for text in found.groups())
+                content = _body(response, last - first + 1)
+        except _NoRange:
+            return None
+        if len(content) != last - first + 1:
+            raise Transient(
+                f"the connection ended after {len(content)} of {last - first + 1} bytes"
+            )
+        if first != (max(size + start, 0) if start < 0 else start):
+            return None
+        return content, size
+
+    def _whole(self, file: File) -> IO[bytes]:
+        """A file in full, in memory or on disk; its sha256 is checked where it is known."""
+        content: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+        digest = hashlib.sha256()
+        with self._respond(file.url, HEADERS) as response:
+            for chunk in chunks(response):
+                content.write(chunk)
+                digest.update(chunk)
+            length = response.headers.get("Content-Length", "")
+        if length.isdigit() and content.tell() != int(length):
+            raise Transient(f"the connection ended after {content.tell()} of {length} bytes")
+        if file.sha256 and digest.hexdigest() != file.sha256:
+            raise Failed(f"its sha256 is {digest.hexdigest()}, and its page says {file.sha256}")
+        self._remember_size(file, content.tell())
+        content.seek(0)
+        return content
+
+    def _size(self, url: str) -> int:
+        try:
+            with self._respond(url, HEADERS, method="HEAD") as response:
+                length = response.headers.get("Content-Length", "")
+                if length.isdigit() and int(length):
+                    return int(length)
+        except (Failed, _Missing):
+            pass  # HEAD is not for every server
+        with self._respond(url, {**HEADERS, "Range": "bytes=0-0"}) as response:
+            found = RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+            if response.status_code == 206 and found:
+                return int(found[3])
+            length = response.headers.get("Content-Length", "")
+            return int(length) if length.isdigit() else sum(map(len, chunks(response)))
+
+    def _remember_size(self, file: File, size: int) -> None:
+        self._sizes[file.url] = size
+        if kept := self._kept(file, "size"):
+            write_atomic(kept, str(size))
+
+    def _kept(self, file: File, what: str) -> Path | None:
+        """Where the cache has something of a file; None where nothing says which bytes it is."""
+        if not SHA256.fullmatch(file.sha256):
+            return None
+        return self.cache / file.sha256[:2] / f"{file.sha256}.{what}"
+
+
+class _Missing(Exception):
+    """The server has no such page or file."""
+
+
+class _Refused(Exception):
+    """The server does not give it to us."""
+
+
+class _NoRange(Failed):
+    """The server does not give parts of this file."""
+
+
+class _Remote(io.RawIOBase):
+    """A file on a server, read by ranges: its end first, as zip wants it."""
+
+    def __init__(self, get: Callable[[int, int], tuple[bytes, int] | None]) -> None:
+        self._get = get
+        self._pieces: dict[int, bytes] = {}
+        self._position = 0
+        self.size = 0
+
+    def begin(self) -> bool:
+        """Read the end of the file; False where the server gives no ranges."""
+        got = self._get(-TAIL, 0)
+        if got is not None:
+            content, self.size = got
+            self._pieces[self.size - len(content)] = content
+        return got is not None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self.size - self._position)
+        if wanted <= 0:
+            return 0
+        for start, piece in self._pieces.items():
+            if start <= self._position < start + len(piece):
+                content = piece[self._position - start :][:wanted]
+                break
+        else:
+            content = self._fetch(self._position, wanted)
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def _fetch(self, start: int, wanted: int) -> bytes:
+        end = min(start + max(wanted, TAIL), self.size)
+        got = self._get(start, end)
+        if got is None or got[1] != self.size:
+            raise zipfile.BadZipFile("the file on the server changed while it was read")
+        self._pieces[start] = got[0]
+        return got[0][:wanted]
+
+
+def _body(response: requests.Response, limit: int, *, decode: bool = False) -> bytes:
+    """The whole body; Failed where it is larger, Transient where it is cut off."""
+    content = bytearray()
+    for chunk in chunks(response, decode=decode):
+        content += chunk
+        if len(content) > limit:
+            raise Failed(f"it sends more than {limit} bytes")
+    length = response.headers.get("Content-Length", "")
+    encoded = "Content-Encoding" in response.headers
+    if not encoded and length.isdigit() and len(content) < int(length):
+        raise Transient(f"the connection ended after {len(content)} of {length} bytes")
+    return bytes(content)
+
+
+def _wheel_metadata(content: IO[bytes], name: str) -> bytes:
+    """METADATA of a wheel's own dist-info; a wheel may carry others below its modules."""
+    with zipfile.ZipFile(content) as archive:
+        for info in archive.infolist():
+            directory, _, base = info.filename.partition("/")
+            if base == "METADATA" and directory.endswith(".dist-info"):
+                return _limited(archive.open(info), name)
+    raise zipfile.BadZipFile("it has no METADATA")
+
+
+def _sdist_metadata(content: IO[bytes], name: str) -> bytes:
+    """PKG-INFO at the top of an sdist."""
+    if name.lower().endswith(".zip"):
+        with zipfile.ZipFile(content) as archive:
+            for path in archive.namelist():
+                if path.count("/") == 1 and path.endswith("/PKG-INFO"):
+                    return _limited(archive.open(path), name)
+    else:
+        with tarfile.open(fileobj=content) as tar:
+            for member in tar:
+                path = member.name.removeprefix("./")
+                if path.count("/") == 1 and path.endswith("/PKG-INFO") and member.isfile():
+                    file = tar.extractfile(member)
+                    assert file is not None, "a file has content"
+                    return _limited(file, name)
+    raise tarfile.ReadError("it has no PKG-INFO")
+
+
+def _limited(file: IO[bytes], name: str) -> bytes:
+    with file:
+        content = file.read(METADATA_BYTES + 1)
+    if len(content) > METADATA_BYTES:
+        raise zipfile.BadZipFile(f"the metadata of {name} has more than {METADATA_BYTES} bytes")
+    return content
+
+
+def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What a function gives for each item, in their order, 16 at a time.
+
+    The first error is raised; what has not begun by then is not done.
+    """
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="index")
+    try:
+        futures = [pool.submit(function, item) for item in items]
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:
+            if future in done:
+                future.result()
+        return [future.result() for future in futures]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def open_index(addresses: Iterable[str], cache: Path, **options: Any) -> Index:
+    """The index at some addresses, which may bear credentials; further fields as Index has them."""
+    logins: dict[str, Login] = {}
+    plain: dict[str, None] = {}
+    for address in addresses:
+        if not is_address(address):
+            raise SourceError(
+                f"{shown(address)}: expected the http or https address of a package index",
+                remedy="Correct `index` in Longrun's configuration, or index-url in pip's.",
+            )
+        parts = urlsplit(address)
+        if parts.username is not None:
+            host = parts.netloc.rpartition("@")[2]
+            logins[host] = Login(
+                user=unquote(parts.username), password=unquote(parts.password or "")
+            )
+        plain[without_login(address).rstrip("/")] = None
+    return Index(addresses=tuple(plain), cache=cache, logins=logins, **options)
+
+
+def find_index(config: Config, python: Path) -> Index:
+    """The site's package index: that of Longrun's configuration, else pip's on this machine.
+
+    ``python`` is an interpreter with pip, which knows its own files, variables and defaults.
+    """
+    settings = _pip_settings(python)
+    addresses = list(config.index)
+    if not addresses and settings.get("no-index", "").lower() not in ("1", "true", "yes", "on"):
+        own = settings.get("index-url") or _pip_default(python)
+        addresses = [own, *settings.get("extra-index-url", "").split()]
+    return open_index(
+        addresses,
+        config.cache / "index",
+        cert=settings.get("cert", ""),
+        proxy=settings.get("proxy", ""),
+        directories=_local_directories(settings.get("find-links", "")),
+    )
+
+
+def _pip_settings(python: Path) -> dict[str, str]:
+    """What pip is configured with, by option; as for `pip install`, environment variables win."""
+    found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
+    for line in _pip(python, "config", "list").splitlines():
+        key, _, value = line.partition("=")
+        section, _, option = key.rpartition(".")
+        if section in found:
+            try:
+                found[section][option] = str(ast.literal_eval(value))
+            except (ValueError, SyntaxError):
+                continue  # not a setting: some warning
+    return {**found["global"], **found["install"], **found[":env:"]}
+
+
+def _pip_default(python: Path) -> str:
+    """The index that pip takes where nothing is configured, which its help tells."""
+    text = " ".join(_pip(python, "install", "--help").split())
+    found = re.search(r"--index-url <url>[^(]*\(default (https?://[^\s)]+)\)", text)
+    if found is None:
+        raise SourceError(
+            "no package index is configured, and pip does not tell its default",
+            remedy="Set `index` in Longrun's configuration, or index-url in pip's.",
+        )
+    return found[1]
+
+
+def _pip(python: Path, *arguments: str) -> str:
+    # wide: help texts are wrapped, and an address may have a hyphen to break at
+    env = {**os.environ, "COLUMNS": "500", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    try:
+        return output([str(python), "-I", "-m", "pip", *arguments], env=env)
+    except (BuildError, SetupError) as error:
+        last = without_logins(" ".join(error.message.split()))[:300]
+        raise SourceError(
+            f"pip does not tell its configuration: {last}",
+            remedy="Correct pip's configuration, or set `index` in Longrun's.",
+        ) from None
+
+
+def without_logins(text: str) -> str:
+    """A text without the credentials of the addresses in it."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
+def _local_directories(links: str) -> tuple[Path, ...]:
+    """The directories among pip's find-links; the others are pages, which have no hashes."""
+    paths = [Path(unquote(link.removeprefix("file://"))) for link in links.split()]
+    return tuple(path for path in paths if path.is_absolute() and path.is_dir())
+
+
+def _login_remedy(url: str) -> str:
+    return (
+        f"Put user and password for {without_login(urlsplit(url).netloc)} into ~/.netrc, or into "
+        "the index-url of pip's configuration."
+    )
