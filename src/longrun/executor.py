@@ -204,6 +204,7 @@ class _Yard:
             cache=self.cache,
             jobs=self.options.jobs,
             run=runner,
+            log=log,
             say=lambda text: self.reporter.said(step, text),
             files=lambda name: self._input(needed[name]).files(),
         )

@@ -45,8 +45,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "library": ("steps/library.py", "steps/toolchain.py"),
     "interpreter": ("steps/interpreter.py", "steps/toolchain.py"),
     "prefix": ("steps/prefix.py", "relocate.py", "seal.py", "elf.py", "audit/*.py"),
-    "wheel": ("steps/wheel.py", "relocate.py"),
-    "sdist": ("steps/wheel.py", "relocate.py", "steps/sdist.py", "steps/toolchain.py", "unpack.py"),
+    "wheel": ("steps/wheel.py", "relocate.py", "elf.py"),
+    "sdist": ("steps/wheel.py", "relocate.py", "elf.py", "steps/sdist.py", "steps/toolchain.py"),
     "layer": ("steps/layer.py", "elf.py", "audit/*.py"),
     "archive": ("steps/archive.py", "manifest.py"),
 }
@@ -291,6 +291,7 @@ class _Planner:
                 build=from_sdist.build if from_sdist else None,
                 needs=tuple(needed.name for needed in needs),
                 exclude=package.exclude if package else (),
+                clear_runpath=package.clear_runpath if package else (),
                 licence=dist.licence,
                 source=source,
             ),

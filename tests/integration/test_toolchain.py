@@ -59,6 +59,7 @@ def compile_program(plan, store, tmp_path):
             cache=tmp_path / "cache",
             jobs=1,
             run=runner,
+            log=tmp_path / "log",
             say=print,
             files=lambda name: (),
         )

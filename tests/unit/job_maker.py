@@ -27,6 +27,7 @@ def make_job(directory: Path, spec: Spec, inputs: Mapping[str, Path]) -> Job:
         cache=directory / "cache",
         jobs=1,
         run=run,
+        log=directory / "log",
         say=lambda line: None,
         files=lambda name: (),
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import stat
 import subprocess
@@ -8,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from elf_maker import make_elf
 from job_maker import make_job
 from wheel_maker import make_wheel
 
+from longrun import elf
 from longrun.errors import BuildError
-from longrun.fs import scan, tree_digest
+from longrun.fs import scan, sha256_file, tree_digest
 from longrun.model import Source, Wheel
 from longrun.steps import wheel
 from longrun.steps.job import Job
@@ -174,3 +177,35 @@ def test_what_is_no_wheel_is_an_error_that_names_it(tmp_path: Path) -> None:
     file.write_bytes(b"no zip")
     with pytest.raises(BuildError, match=r"demo-1\.0-py3-none-any\.whl: not a valid wheel"):
         wheel.build(job_for(tmp_path, file))
+
+
+def rebuilt(tmp_path: Path, file: Path, **changes: object) -> Job:
+    job = job_for(tmp_path, file)
+    job = dataclasses.replace(job, spec=dataclasses.replace(job.spec, **changes))  # type: ignore[type-var]
+    wheel.build(job)
+    return job
+
+
+def test_excluded_files_are_not_installed_and_record_does_not_name_them(tmp_path: Path) -> None:
+    files = {"demo/__init__.py": "", "demo/win/a.dll": "x", "demo/win/b.dll": "x"}
+    file = make_wheel(tmp_path / "source", files=files)
+    job = rebuilt(tmp_path, file, exclude=("demo/win/*", "demo/win"))
+    assert not (job.out / PACKAGES / "demo/win").exists()
+    assert not [path for path in rows(job.out) if "win" in path]
+
+
+@pytest.mark.parametrize("key", ["exclude", "clear_runpath"])
+def test_a_glob_that_matches_nothing_is_an_error(tmp_path: Path, key: str) -> None:
+    file = make_wheel(tmp_path / "source")
+    with pytest.raises(BuildError, match=rf"demo: {key}: 'nothing/\*' matches no file"):
+        rebuilt(tmp_path, file, **{key: ("nothing/*",)})
+
+
+def test_a_runpath_that_leads_out_of_the_prefix_is_taken_out(tmp_path: Path) -> None:
+    library = make_elf(runpath="\\$ORIGIN/.", needed=("libc.so.6",))
+    file = make_wheel(tmp_path / "source", files={"demo/__init__.py": "", "demo/libx.so": library})
+    job = rebuilt(tmp_path, file, clear_runpath=("demo/*.so",))
+    path = job.out / PACKAGES / "demo/libx.so"
+    assert elf.read(path).runpath == ""
+    assert b"$ORIGIN" not in path.read_bytes()
+    assert rows(job.out)["demo/libx.so"][0] == f"sha256={encoded(sha256_file(path))}"

@@ -17,7 +17,7 @@ def make_wheel(
     name: str = "demo",
     version: str = "1.0",
     *,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
     metadata: str = "",
     entry_points: str = "",
     tag: str = "py3-none-any",
@@ -26,15 +26,18 @@ def make_wheel(
 ) -> Path:
     """A wheel with the given files; ``record`` replaces the hashes that RECORD lists."""
     info = f"{name}-{version}.dist-info"
-    content = dict(files if files is not None else {f"{name}/__init__.py": "value = 1\n"})
-    content[f"{info}/METADATA"] = METADATA.format(name=name, version=version) + metadata
-    content[f"{info}/WHEEL"] = WHEEL.format(tag=tag)
+    given = files if files is not None else {f"{name}/__init__.py": "value = 1\n"}
+    content = {
+        path: text.encode() if isinstance(text, str) else text for path, text in given.items()
+    }
+    content[f"{info}/METADATA"] = (METADATA.format(name=name, version=version) + metadata).encode()
+    content[f"{info}/WHEEL"] = WHEEL.format(tag=tag).encode()
     if entry_points:
-        content[f"{info}/entry_points.txt"] = entry_points
-    rows = [f"{path},{_hash(text)},{len(text.encode())}" for path, text in content.items()]
+        content[f"{info}/entry_points.txt"] = entry_points.encode()
+    rows = [f"{path},{_hash(text)},{len(text)}" for path, text in content.items()]
     for path, checksum in (record or {}).items():
         rows = [f"{path},{checksum}," if row.startswith(f"{path},") else row for row in rows]
-    content[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,"]) + "\n"
+    content[f"{info}/RECORD"] = ("\n".join([*rows, f"{info}/RECORD,,"]) + "\n").encode()
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -45,6 +48,6 @@ def make_wheel(
     return file
 
 
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
+def _hash(content: bytes) -> str:
+    digest = hashlib.sha256(content).digest()
     return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from longrun.audit import audit, policy_for, require
+from longrun.audit.render import lines
 from longrun.errors import BuildError
 from longrun.fs import DIRECTORY, FILE, Record
 from longrun.model import LayerPrefix
@@ -99,6 +100,6 @@ def gate(job: Job, spec: LayerPrefix) -> None:
     forbidden = {"constant prefix": PREFIX, "staging": str(job.out)}
     forbidden |= {"store": str(job.inputs[f"prefix/{spec.interpreter.name}"].parents[1])}
     report = audit(job.out, policy_for(spec.interpreter, job.floor, forbidden=forbidden))
-    for finding in report.findings:
-        job.say(f"{finding.severity}: {finding.check}: {finding.path}: {finding.message}")
+    with job.log.open("a", encoding="utf-8") as log:
+        log.write("\n".join(lines(report, limit=1000)) + "\n")
     require(report)

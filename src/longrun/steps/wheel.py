@@ -12,7 +12,7 @@ import hashlib
 import os
 import posixpath
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,7 @@ from installer.records import Hash, RecordEntry
 from installer.sources import WheelFile
 from installer.utils import Scheme
 
+from longrun import elf
 from longrun.errors import BuildError
 from longrun.fs import sha256_file, walk
 from longrun.model import Wheel
@@ -66,6 +67,7 @@ def build(job: Job) -> None:
     job.say("unpack")
     unpack(file, place)
     exclude(place, spec.exclude)
+    clear_runpath(place, spec.clear_runpath)
     job.say("bytecode")
     compile_bytecode(job, place)
     write_record(place)
@@ -201,20 +203,31 @@ def check_record(wheel: WheelFile, place: Place) -> None:
 
 def exclude(place: Place, patterns: Iterable[str]) -> None:
     """Delete what the globs match, and directories that are then empty; each must match."""
-    packages = place.root / place.packages
+    for path in matching(place, "exclude", patterns):
+        if path.is_file():
+            path.unlink()
+            del place.hashes[path.relative_to(place.root).as_posix()]
+        elif not any(path.iterdir()):
+            path.rmdir()
+
+
+def clear_runpath(place: Place, patterns: Iterable[str]) -> None:
+    """Take RPATH and RUNPATH out of what the globs match; each must match."""
+    for path in matching(place, "clear_runpath", patterns):
+        if elf.apply(path, elf.Edits(clear_runpath=True)):
+            place.hashes[path.relative_to(place.root).as_posix()] = sha256_file(path)
+
+
+def matching(place: Place, key: str, patterns: Iterable[str]) -> Iterator[Path]:
+    """What a spec's globs match below site-packages, deepest first; BuildError for one in vain."""
     for pattern in patterns:
-        found = sorted(packages.glob(pattern), reverse=True)
+        found = sorted((place.root / place.packages).glob(pattern), reverse=True)
         if not found:
             raise BuildError(
-                f"{place.name}: exclude: {pattern!r} matches no file of the wheel",
+                f"{place.name}: {key}: {pattern!r} matches no file of the wheel",
                 remedy=f"mend specs/packages/{place.name}.toml",
             )
-        for path in found:
-            if path.is_file():
-                path.unlink()
-                del place.hashes[path.relative_to(place.root).as_posix()]
-            elif not any(path.iterdir()):
-                path.rmdir()
+        yield from found
 
 
 def compile_bytecode(job: Job, place: Place) -> None:
