@@ -67,13 +67,22 @@ def _verbs_that_tell(verb: AddVerb) -> None:
     _release(sub)
     _json(sub)
 
-    sub = verb("why", "explain a step: key, origin, inputs, who needs it, state", "why:why")
-    sub.add_argument("step", metavar="STEP", help="such as openssl or library/openssl")
+    sub = verb("list", "list what a release ships, layer by layer", "list:list_")
+    _release(sub, every=True, without="all of them without")
+    _json(sub)
+
+    sub = verb("show", "tell all about a distribution of the stack", "show:show")
+    sub.add_argument("name", metavar="NAME", help="such as numpy")
+    _release(sub, option=True, every=True, layers=False)
+    _json(sub)
+
+    sub = verb("why", "explain a step or a distribution: origin, who needs it, state", "why:why")
+    sub.add_argument("step", metavar="NAME", help="such as openssl, library/openssl or numpy")
     _release(sub, option=True, every=True)
     _json(sub)
 
     sub = verb("log", "print the log of a step's last build", "why:log")
-    sub.add_argument("step", metavar="STEP", help="such as openssl or library/openssl")
+    sub.add_argument("step", metavar="STEP", help="such as openssl, library/openssl or numpy")
     _release(sub, option=True, every=True)
     sub.add_argument("--path", action="store_true", help="print only where the log is")
 
@@ -125,19 +134,20 @@ def _release(
     option: bool = False,
     every: bool = False,
     layers: bool = True,
+    without: str = "the bare interpreter without",
 ) -> None:
     text = "such as 2026.1; the latest without"
     if option:
         parser.add_argument("--release", metavar="RELEASE", help=text)
     else:
         parser.add_argument("release", nargs="?", metavar="RELEASE", help=text)
-    without = "all of the release without" if every else "the release's default without"
+    default = "all of the release without" if every else "the release's default without"
     parser.add_argument(
         "--python",
         action="append",
         default=[],
         metavar="V",
-        help=f"interpreter, such as 3.13; may be repeated; {without}",
+        help=f"interpreter, such as 3.13; may be repeated; {default}",
     )
     if layers:
         parser.add_argument(
@@ -145,8 +155,7 @@ def _release(
             action="append",
             default=[],
             metavar="L",
-            help="layer of the stack, such as controls, or all; may be repeated; "
-            "the bare interpreter without",
+            help=f"layer of the stack, such as controls, or all; may be repeated; {without}",
         )
 
 

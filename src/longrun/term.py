@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
+from collections.abc import Iterable
 
 CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
 
 
+def terminal() -> bool:
+    """Whether standard output is read by a person, and not by another program or a file."""
+    return sys.stdout.isatty()
+
+
 def paint(style: str, text: str) -> str:
     """A text in a style where standard output is a terminal and NO_COLOR is not set."""
-    if not text or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+    if not text or not terminal() or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{CODES[style]}m{text}\x1b[0m"
 
@@ -34,3 +42,31 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def clip(text: str, room: int) -> str:
+    """A text cut to so many columns, with a sign where something is left out."""
+    return text if len(text) <= room else f"{text[: max(0, room - 1)].rstrip()}…"
+
+
+def fold(text: str, *, indent: int) -> list[str]:
+    """A text in lines as wide as the terminal behind an indent; one line for everything else."""
+    if not terminal():
+        return [text]
+    room = max(20, width() - indent)
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def print_rows(rows: Iterable[tuple[str, str]], *, label_width: int = 10) -> None:
+    """Values behind their labels; a label that comes again, or is empty, is printed once."""
+    previous = ""
+    for label, value in rows:
+        for line in fold(value, indent=label_width + 3):
+            shown = "" if label == previous else label
+            print(f"  {paint('dim', f'{shown:<{label_width}}')} {line}".rstrip())
+            previous = label or previous

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from longrun.config import Config, load_config
 from longrun.errors import UsageError
-from longrun.model import Release
+from longrun.model import Interpreter, Release
 from longrun.plan import Plan, choose_interpreters, choose_release, make_plan
 from longrun.specs import Specs, load_specs
 from longrun.store import Store
@@ -39,18 +39,32 @@ class Context:
         store.prepare()
         return store
 
-    def plan(self, arguments: argparse.Namespace, *, every: bool = False) -> Plan:
-        """The plan that a verb's RELEASE and --python ask for; ``every`` interpreter by default."""
+    def plan(
+        self, arguments: argparse.Namespace, *, every: bool = False, layered: bool = False
+    ) -> Plan:
+        """The plan that a verb's RELEASE, --python and --layer ask for.
+
+        By default ``every`` interpreter, else one; ``layered`` with all layers, else bare.
+        """
         release = choose_release(self.specs, arguments.release)
+        interpreters = self.interpreters(release, arguments, every=every)
+        layers = self.layers(release, arguments, every=layered)
+        return make_plan(self.specs, release, interpreters, layers=layers)
+
+    def interpreters(
+        self, release: Release, arguments: argparse.Namespace, *, every: bool
+    ) -> tuple[Interpreter, ...]:
+        """The interpreters that a verb's --python asks for; ``every`` one by default."""
         versions = arguments.python
         if every and not versions:
             versions = list(release.interpreters)
-        interpreters = choose_interpreters(self.specs, release, versions)
-        return make_plan(self.specs, release, interpreters, layers=self.layers(release, arguments))
+        return choose_interpreters(self.specs, release, versions)
 
-    def layers(self, release: Release, arguments: argparse.Namespace) -> tuple[str, ...]:
+    def layers(
+        self, release: Release, arguments: argparse.Namespace, *, every: bool = False
+    ) -> tuple[str, ...]:
         """The layers that a verb's --layer asks for; none is the bare interpreter."""
-        names = getattr(arguments, "layer", [])
+        names = getattr(arguments, "layer", []) or (["all"] if every else [])
         if not names:
             return ()
         from longrun.stack import choose_layers  # 20 ms that a bare interpreter does not need
