@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ class Config:
 
     ``archives`` are base addresses of Debian archives (a source's ``pool`` paths are joined to
     them), ``mirrors`` are HTTP directories that hold sources by file name or by sha256. ``index``
-    are the addresses of the Python package index (``https://host/simple``), in place of those that
-    pip is configured with. ``jobs`` is 0 where the machine decides. ``file`` is the file that was
-    read, or where one would be.
+    are the addresses of the Python package index (``https://host/simple``; ``file:///directory``),
+    in place of those that pip is configured with. ``jobs`` is 0 where the machine decides. ``file``
+    is the file that was read, or where one would be.
     """
 
     archives: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ def load_config(environ: Mapping[str, str], *, system: Path = SYSTEM_FILE) -> Co
     return Config(
         archives=_addresses(file, table, "archives"),
         mirrors=_addresses(file, table, "mirrors"),
-        index=_addresses(file, table, "index"),
+        index=_addresses(file, table, "index", of=is_index_address),
         cache=_cache(file, table, environ),
         jobs=_jobs(file, table),
         file=file,
@@ -102,12 +102,14 @@ def _wrong(file: Path, key: str, expected: str, found: object) -> SpecError:
     return SpecError(f"{file}: {key}: expected {expected}, found {found!r}")
 
 
-def _addresses(file: Path, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _addresses(
+    file: Path, table: Mapping[str, Any], key: str, *, of: Callable[[str], bool] | None = None
+) -> tuple[str, ...]:
     value = table.get(key, [])
     if not isinstance(value, list):
         raise _wrong(file, key, "a list of http or https addresses", value)
     for number, address in enumerate(value):
-        if not isinstance(address, str) or not is_address(address):
+        if not isinstance(address, str) or not (of or is_address)(address):
             raise _wrong(file, f"{key}[{number}]", "an http or https address", address)
         if urlsplit(address).username is not None:
             # it would end up in logs, error messages and provenance
@@ -125,6 +127,11 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def is_index_address(text: str) -> bool:
+    """Whether a text is an address that a package index may have; a directory has one, too."""
+    return is_address(text) or text.startswith("file:///")
 
 
 def _cache(file: Path, table: Mapping[str, Any], environ: Mapping[str, str]) -> Path:

@@ -7,18 +7,15 @@ file helps to choose and to find it; the bytes count only by the sha256 that a l
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import io
-import lzma
 import os
+import queue
 import re
-import tarfile
 import tempfile
 import threading
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +23,12 @@ from typing import IO, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import requests
+import requests.adapters
+import urllib3
 
-from longrun.config import Config, is_address
+from longrun.config import Config, is_address, is_index_address
 from longrun.download import (
+    CONNECT_SECONDS,
     HEADERS,
     TRANSIENT_STATUS,
     Failed,
@@ -40,6 +40,7 @@ from longrun.download import (
 )
 from longrun.errors import BuildError, SetupError, SourceError, UnknownProject
 from longrun.fs import write_atomic
+from longrun.metadata import BadArchive, read_metadata
 from longrun.run import output
 from longrun.simple import ACCEPT, File, NoPage, read_page, shown, without_login
 from longrun.specs import normalised
@@ -51,6 +52,7 @@ R = TypeVar("R")
 
 THREADS = 16
 TRIES = 3
+READ_SECONDS = 30.0
 PAGE_BYTES = 256 << 20
 METADATA_BYTES = 16 << 20
 TAIL = 64 << 10
@@ -61,7 +63,6 @@ IN_MEMORY = 32 << 20
 PAGE_HEADERS = {**HEADERS, "Accept": ACCEPT, "Accept-Encoding": "gzip, deflate"}
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-BAD_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 DOWN = (
     "Run the command again when the package index answers, or name another one (`index` in "
@@ -79,6 +80,44 @@ class Login:
 
     user: str
     password: str = field(repr=False)
+
+
+def _session() -> requests.Session:
+    """Connections that are kept for all threads: urllib3's pools are made for that."""
+    session = requests.Session()
+    adapter = requests.adapters.HTTPAdapter(pool_connections=THREADS, pool_maxsize=2 * THREADS)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    session.mount("file://", _Files())
+    return session
+
+
+class _Files(requests.adapters.BaseAdapter):
+    """A static index in a directory, such as `mirror` makes, by ``file://`` address."""
+
+    def send(  # type: ignore[override]
+        self, request: requests.PreparedRequest, **_: object
+    ) -> requests.Response:
+        path = Path(unquote(urlsplit(request.url or "").path))
+        path = path / "index.html" if path.is_dir() else path
+        response = requests.Response()
+        response.url, response.request = request.url or "", request
+        body: IO[bytes] = io.BytesIO()
+        try:
+            body = path.open("rb")
+            response.status_code = 200
+            response.headers["Content-Length"] = str(path.stat().st_size)
+        except FileNotFoundError:
+            response.status_code = 404
+        except OSError as error:
+            raise requests.exceptions.InvalidURL(f"{path}: {error.strerror}") from None
+        if path.name == "index.html":
+            response.headers["Content-Type"] = "text/html"
+        response.raw = urllib3.HTTPResponse(body=body, preload_content=False)
+        return response
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +141,7 @@ class Index:
     _sizes: dict[str, int] = field(default_factory=dict, repr=False)
     _busy: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _local: threading.local = field(default_factory=threading.local, repr=False)
+    _session: requests.Session = field(default_factory=_session, repr=False)
 
     def project(self, name: str) -> tuple[File, ...]:
         """All files of a project, as its pages list them; each name and sha256 once.
@@ -148,11 +187,8 @@ class Index:
 
     def ask(self, url: str, *, method: str = "GET", **options: Any) -> requests.Response:
         """``requests.get`` with what this index wants: credentials, certificate, proxy."""
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:  # one for each thread: they keep connections, and are not thread safe
-            session = self._local.session = requests.Session()
         login = self.logins.get(urlsplit(url).netloc)
-        return session.request(
+        return self._session.request(
             method,
             url,
             auth=(login.user, login.password) if login else None,
@@ -227,6 +263,7 @@ class Index:
         """The answer where it is a good one; raises Failed, Transient, _Missing, _Refused."""
 
         def ask(url: str, **options: Any) -> requests.Response:
+            options["timeout"] = (CONNECT_SECONDS, READ_SECONDS)
             return self.ask(url, method=method, allow_redirects=True, **options)
 
         with respond(url, headers, self.unreachable, ask) as response:
@@ -253,11 +290,10 @@ class Index:
                 pass  # some indexes promise it for every file
         if not file.is_wheel and not file.is_sdist:
             raise SourceError(f"{file.name}: neither a wheel nor an sdist: it has no metadata")
-        find = _wheel_metadata if file.is_wheel else _sdist_metadata
         try:
             with self._open(file) as opened:
-                return find(opened, file.name).decode("utf-8", "replace")
-        except BAD_ARCHIVE as error:
+                return read_metadata(opened, file.name).decode("utf-8", "replace")
+        except BadArchive as error:
             raise SourceError(
                 f"{file.name} from {shown(file.url)} cannot be read: {error}",
                 remedy="The file on the package index is damaged: tell who keeps the index.",
@@ -406,7 +442,7 @@ class _Remote(io.RawIOBase):
         end = min(start + max(wanted, TAIL), self.size)
         got = self._get(start, end)
         if got is None or got[1] != self.size:
-            raise zipfile.BadZipFile("the file on the server changed while it was read")
+            raise BadArchive("the file on the server changed while it was read")
         self._pieces[start] = got[0]
         return got[0][:wanted]
 
@@ -425,57 +461,41 @@ def _body(response: requests.Response, limit: int, *, decode: bool = False) -> b
     return bytes(content)
 
 
-def _wheel_metadata(content: IO[bytes], name: str) -> bytes:
-    """METADATA of a wheel's own dist-info; a wheel may carry others below its modules."""
-    with zipfile.ZipFile(content) as archive:
-        for info in archive.infolist():
-            directory, _, base = info.filename.partition("/")
-            if base == "METADATA" and directory.endswith(".dist-info"):
-                return _limited(archive.open(info), name)
-    raise zipfile.BadZipFile("it has no METADATA")
-
-
-def _sdist_metadata(content: IO[bytes], name: str) -> bytes:
-    """PKG-INFO at the top of an sdist."""
-    if name.lower().endswith(".zip"):
-        with zipfile.ZipFile(content) as archive:
-            for path in archive.namelist():
-                if path.count("/") == 1 and path.endswith("/PKG-INFO"):
-                    return _limited(archive.open(path), name)
-    else:
-        with tarfile.open(fileobj=content) as tar:
-            for member in tar:
-                path = member.name.removeprefix("./")
-                if path.count("/") == 1 and path.endswith("/PKG-INFO") and member.isfile():
-                    file = tar.extractfile(member)
-                    assert file is not None, "a file has content"
-                    return _limited(file, name)
-    raise tarfile.ReadError("it has no PKG-INFO")
-
-
-def _limited(file: IO[bytes], name: str) -> bytes:
-    with file:
-        content = file.read(METADATA_BYTES + 1)
-    if len(content) > METADATA_BYTES:
-        raise zipfile.BadZipFile(f"the metadata of {name} has more than {METADATA_BYTES} bytes")
-    return content
-
-
 def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """What a function gives for each item, in their order, 16 at a time.
 
-    The first error is raised; what has not begun by then is not done.
+    The first error is raised at once: what has not begun is not done, and nobody waits for the
+    rest, which may hang at a server that does not answer.
     """
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="index")
+    todo = list(enumerate(items))
+    results: dict[int, R] = {}
+    waiting: queue.SimpleQueue[tuple[int, T]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, R] | BaseException] = queue.SimpleQueue()
+    stopped = threading.Event()
+    for item in todo:
+        waiting.put(item)
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while not stopped.is_set():
+                number, item = waiting.get_nowait()
+                try:
+                    done.put((number, function(item)))
+                except BaseException as error:
+                    stopped.set()
+                    done.put(error)
+
     try:
-        futures = [pool.submit(function, item) for item in items]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in futures:
-            if future in done:
-                future.result()
-        return [future.result() for future in futures]
+        for _ in todo[:THREADS]:
+            threading.Thread(target=work, name="index", daemon=True).start()
+        while len(results) < len(todo):
+            got = done.get()
+            if isinstance(got, BaseException):
+                raise got
+            results[got[0]] = got[1]
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        stopped.set()
+    return [results[number] for number in range(len(todo))]
 
 
 def open_index(addresses: Iterable[str], cache: Path, **options: Any) -> Index:
@@ -483,9 +503,9 @@ def open_index(addresses: Iterable[str], cache: Path, **options: Any) -> Index:
     logins: dict[str, Login] = {}
     plain: dict[str, None] = {}
     for address in addresses:
-        if not is_address(address):
+        if not is_index_address(address):
             raise SourceError(
-                f"{shown(address)}: expected the http or https address of a package index",
+                f"{shown(address)}: expected the http, https or file address of a package index",
                 remedy="Correct `index` in Longrun's configuration, or index-url in pip's.",
             )
         parts = urlsplit(address)
@@ -506,7 +526,7 @@ def find_index(config: Config, python: Path) -> Index:
     settings = _pip_settings(python)
     addresses = list(config.index)
     if not addresses and settings.get("no-index", "").lower() not in ("1", "true", "yes", "on"):
-        own = settings.get("index-url") or _pip_default(python)
+        own = settings.get("index-url") or _pip_default(python, config.cache / "index")
         addresses = [own, *settings.get("extra-index-url", "").split()]
     return open_index(
         addresses,
@@ -531,8 +551,14 @@ def _pip_settings(python: Path) -> dict[str, str]:
     return {**found["global"], **found["install"], **found[":env:"]}
 
 
-def _pip_default(python: Path) -> str:
-    """The index that pip takes where nothing is configured, which its help tells."""
+def _pip_default(python: Path, cache: Path) -> str:
+    """The index that pip takes where nothing is configured, which its help tells.
+
+    Remembered for an environment, which never changes: it takes pip most of a second.
+    """
+    kept = cache / f"default-{hashlib.sha256(str(python).encode()).hexdigest()[:16]}"
+    if kept.is_file() and is_address(known := kept.read_text(encoding="utf-8")):
+        return known
     text = " ".join(_pip(python, "install", "--help").split())
     found = re.search(r"--index-url <url>[^(]*\(default (https?://[^\s)]+)\)", text)
     if found is None:
@@ -540,6 +566,7 @@ def _pip_default(python: Path) -> str:
             "no package index is configured, and pip does not tell its default",
             remedy="Set `index` in Longrun's configuration, or index-url in pip's.",
         )
+    write_atomic(kept, found[1])
     return found[1]
 
 

@@ -161,7 +161,7 @@ def _check_version(version: str) -> None:
 
 
 class _Join:
-    """Joins a page's links to its address, without credentials; each directory once."""
+    """Joins a page's links to its address, without credentials; what they begin with, once."""
 
     def __init__(self, base: str) -> None:
         self._base = without_login(base)
@@ -172,10 +172,13 @@ class _Join:
             return without_login(urljoin(self._base, address))
         if address.startswith(("https://", "http://")):
             return address
-        head, slash, name = address.rpartition("/")
+        if address.startswith(("//", "./")) or ":" in address:
+            return urljoin(self._base, address)
+        cut = address.rfind("../") + 3 if "../" in address else address.startswith("/")
+        head = address[:cut]
         if head not in self._known:
-            self._known[head] = urljoin(self._base, head + slash + "x")[:-1]
-        return self._known[head] + name
+            self._known[head] = urljoin(self._base, head + "x")[:-1]
+        return self._known[head] + address[cut:]
 
 
 class _Version:

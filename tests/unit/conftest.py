@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from web import Site
 
 from longrun.plan import Plan, choose_interpreters, choose_release, make_plan
 from longrun.specs import Specs, load_specs
@@ -124,3 +126,12 @@ def checkout(tmp_path: Path) -> Checkout:
         text = INTERPRETER.format(minor=minor, sha=sha * 64, libraries='["ssl"]')
         made.write(f"specs/interpreters/cpython-{minor}.toml", text)
     return made
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A web server on loopback, ended after the test."""
+    site = Site()
+    yield site
+    site.server.shutdown()
+    site.server.server_close()

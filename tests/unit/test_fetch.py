@@ -12,16 +12,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import requests
+from web import CONTENT, Handler, Site, endless, in_turn, plain, serve, slow, status
 
 import longrun
 from longrun import download as download_module
@@ -30,114 +29,6 @@ from longrun.errors import SourceError, SpecError
 from longrun.fetch import Candidate, Fetcher, Hosts, Provenance, candidates
 from longrun.model import Signature, Source
 from longrun.signature import NOT_CHECKED
-
-CONTENT = bytes(range(256)) * 2048 + b"odd"  # eight chunks and a little
-Handler = Callable[[BaseHTTPRequestHandler], None]
-
-
-class Site:
-    """A web server of which each path does as told; ``asked`` notes paths and ranges."""
-
-    def __init__(self) -> None:
-        self.does: dict[str, Handler] = {}
-        self.asked: list[tuple[str, str]] = []
-        site = self
-
-        class Answer(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                site.asked.append((self.path, self.headers.get("Range", "")))
-                site.does.get(self.path, status(404))(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def ranges(self, path: str) -> list[str]:
-        return [asked_range for asked, asked_range in self.asked if asked == path]
-
-
-def status(code: int) -> Handler:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(code)
-        request.send_header("Content-Length", "0")
-        request.end_headers()
-
-    return answer
-
-
-def serve(content: bytes, *, stop: int | None = None, shift: int = 0) -> Handler:
-    """Serve with ranges; ``stop`` drops the line after so many bytes, ``shift`` lies about them."""
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        asked = request.headers.get("Range", "").removeprefix("bytes=").rstrip("-")
-        start = int(asked or 0) + shift
-        if asked and start >= len(content):
-            status(416)(request)
-            return
-        request.send_response(206 if asked else 200)
-        if asked:
-            span = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            request.send_header("Content-Range", span)
-        request.send_header("Content-Length", str(len(content) - start))
-        request.end_headers()
-        request.wfile.write(content[start : len(content) if stop is None else start + stop])
-
-    return answer
-
-
-def plain(content: bytes, *, length: bool = False) -> Handler:
-    """Serve without ranges, and without telling the size unless ``length``."""
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        if length:
-            request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        request.wfile.write(content)
-
-    return answer
-
-
-def endless(request: BaseHTTPRequestHandler) -> None:
-    request.send_response(200)
-    request.end_headers()
-    try:
-        while True:
-            request.wfile.write(bytes(65536))
-    except OSError:
-        pass
-
-
-def slow(request: BaseHTTPRequestHandler) -> None:
-    """All but the last byte, then nothing."""
-    request.send_response(200)
-    request.send_header("Content-Length", str(len(CONTENT)))
-    request.end_headers()
-    request.wfile.write(CONTENT[:-1])
-    request.wfile.flush()
-    time.sleep(20)
-
-
-def in_turn(*handlers: Handler) -> Handler:
-    """A different answer each time; the last one stays."""
-    left = list(handlers)
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        (left.pop(0) if len(left) > 1 else left[0])(request)
-
-    return answer
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    site = Site()
-    yield site
-    site.server.shutdown()
-    site.server.server_close()
 
 
 @pytest.fixture(autouse=True)
