@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable
 
 CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
+
+STYLE = re.compile(r"\x1b\[\d+m")
+"""What ``paint`` adds, and a terminal shows in no column."""
 
 
 def terminal() -> bool:
@@ -38,7 +41,7 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """Bytes in the unit a person would use (1 MB is a million bytes)."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
+        if count < 999.5 or unit == "GB":  # what rounds to 1000 is in the next unit
             return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
@@ -59,7 +62,14 @@ def fold(text: str, *, indent: int) -> list[str]:
     if not terminal():
         return [text]
     room = max(20, width() - indent)
-    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and len(STYLE.sub("", longer)) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def print_rows(rows: Iterable[tuple[str, str]], *, label_width: int = 10) -> None:

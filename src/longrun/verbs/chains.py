@@ -13,15 +13,11 @@ from longrun.verbs.why import in_words
 
 def describe(stacks: Stacks, item: Item, steps: Mapping[str, Any]) -> dict[str, Any]:
     """The chains to a distribution and the files that end them; ``steps`` explains its wheels."""
-    layers = stacks.layers_of(item.name)
     document = {
         "schema": 1,
         "release": stacks.release.name,
-        "name": item.name,
         "title": item.title,
-        "layer": stacks.home(layers),
-        "layers": list(layers),
-        **facts(stacks, item),
+        **facts(stacks, item, stacks.release.layers),
     }
     for tag, file in document["interpreters"].items():
         graph = stacks.graphs[tag]

@@ -13,11 +13,11 @@ from longrun.term import clip, paint, size, terminal, width
 from longrun.verbs.context import Context
 from longrun.verbs.stacks import Item, Stacks, facts, load_stacks
 
-LICENCE = 22
-"""Columns of a licence, at most: some metadata have a sentence there."""
+LICENCE = range(10, 23)
+"""Columns of a licence: none is shown in less, and some metadata have a whole sentence there."""
 
-NARROW = 24
-"""Columns that are left for the reason, below which the licence gives way to it."""
+NARROW = 100
+"""Columns of a terminal below which long names and versions are cut, too."""
 
 
 def list_(root: Path, arguments: argparse.Namespace) -> int:
@@ -75,13 +75,7 @@ def _row(stacks: Stacks, name: str, layers: list[str]) -> dict[str, Any] | None:
     }
     if not files:
         return None
-    held = stacks.layers_of(name)
-    return {
-        "name": name,
-        "layer": stacks.home(layer for layer in held if layer in layers),
-        "layers": list(held),
-        **facts(stacks, Item(name=name, package=item.package, files=files)),
-    }
+    return facts(stacks, Item(name=name, package=item.package, files=files), layers)
 
 
 def _totals(tags: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
@@ -100,7 +94,7 @@ def _order(row: Mapping[str, Any], layers: list[str]) -> tuple[int, bool, str]:
 
 def reason(row: Mapping[str, Any]) -> str:
     """Why a distribution is here, in one line."""
-    return str(row["why"]) if row["curated"] else f"with {', '.join(row['brought_by'])}"
+    return str(row["why"]) if row["curated"] else f"with {', '.join(row['with'])}"
 
 
 def _print_lines(document: Mapping[str, Any]) -> None:
@@ -123,24 +117,25 @@ class Columns:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         rows = document["distributions"]
+        longest = (20, 10) if width() < NARROW else (40, 20)
         self.tags = list(document["interpreters"])
-        self.name = max((len(row["name"]) for row in rows), default=4)
+        self.name = min(longest[0], max((len(row["name"]) for row in rows), default=4))
         self.versions = {
-            tag: max([len(tag), *(len(version(row, tag)) for row in rows)]) for tag in self.tags
+            tag: min(longest[1], max([len(tag), *(len(version(row, tag)) for row in rows)]))
+            for tag in self.tags
         }
-        licences = max([len("licence"), *(len(row["licence"]) for row in rows)])
-        self.licence = min(licences, LICENCE)
-        taken = 2 + self.name + 2 + sum(self.versions.values()) + 2 * len(self.tags) + 8 + 2
-        if width() - taken - self.licence - 2 < NARROW:
+        left = width() - 2 - self.name - sum(2 + room for room in self.versions.values()) - 10 - 2
+        longest_licence = max([len("licence"), *(len(row["licence"]) for row in rows)])
+        self.licence = min(longest_licence, left // 3, LICENCE[-1])
+        if self.licence < LICENCE[0]:
             self.licence = 0
-        self.reason = max(10, width() - taken - (self.licence + 2 if self.licence else 0))
+        self.reason = max(10, left - (self.licence + 2 if self.licence else 0))
 
     def line(self, name: str, versions: Mapping[str, str], licence: str, size: str) -> list[str]:
-        """The cells before the reason, padded."""
-        cells = [f"{name:<{self.name}}"]
-        cells += [f"{versions[tag]:<{self.versions[tag]}}" for tag in self.tags]
-        cells += [f"{clip(licence, self.licence):<{self.licence}}"] if self.licence else []
-        return [*cells, f"{size:>8}"]
+        """The cells before the reason, cut and padded."""
+        cells = [(name, self.name), *((versions[tag], self.versions[tag]) for tag in self.tags)]
+        cells += [(licence, self.licence)] if self.licence else []
+        return [*(f"{clip(text, room):<{room}}" for text, room in cells), f"{size:>8}"]
 
 
 def version(row: Mapping[str, Any], tag: str) -> str:
@@ -158,8 +153,7 @@ def _print_tables(document: Mapping[str, Any]) -> None:
     print(f"{title}: {pythons} on {document['platform']}")
     heads = columns.line("name", {tag: tag for tag in columns.tags}, "licence", "size")
     for layer in document["layers"]:
-        on = f"  (with {', '.join(layer['includes'])})" if layer["includes"] else ""
-        print(f"\n{paint('cyan', layer['name'])}: {layer['summary']}{paint('dim', on)}")
+        print(f"\n{paint('cyan', layer['name'])}: {_heading(layer)}")
         rows = [row for row in document["distributions"] if row["layer"] == layer["name"]]
         if rows:
             print(paint("dim", "  " + "  ".join([*heads, "why"])))
@@ -167,6 +161,16 @@ def _print_tables(document: Mapping[str, Any]) -> None:
             _print_row(row, columns)
         print(paint("dim", f"  {in_words(layer['own'])}"))
     print(f"\n{paint('bold', 'in all')}: {in_words(document['totals'])}")
+    print(
+        paint(
+            "dim", "./build.py show NAME tells all about one, ./build.py why NAME who asks for it"
+        )
+    )
+
+
+def _heading(layer: Mapping[str, Any]) -> str:
+    on = f"; on {', '.join(layer['includes'])}" if layer["includes"] else ""
+    return clip(f"{layer['summary']}{on}", width() - len(layer["name"]) - 2)
 
 
 def _print_row(row: Mapping[str, Any], columns: Columns) -> None:

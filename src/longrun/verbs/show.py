@@ -52,16 +52,12 @@ def _unknown(context: Context, stacks: Stacks, name: str) -> UsageError:
 
 def describe(stacks: Stacks, item: Item) -> dict[str, Any]:
     """All that is known of a distribution, as plain data."""
-    layers = stacks.layers_of(item.name)
     document = {
         "schema": 1,
         "release": stacks.release.name,
-        "name": item.name,
         "title": item.title,
-        "layer": stacks.home(layers),
-        "layers": list(layers),
         "package": _package(item),
-        **facts(stacks, item),
+        **facts(stacks, item, stacks.release.layers),
     }
     for tag, entry in document["interpreters"].items():
         graph = stacks.graphs[tag]
@@ -115,8 +111,8 @@ def because(document: Mapping[str, Any]) -> str:
     """Why a distribution is here, as a sentence."""
     if document["curated"]:
         return str(document["why"])
-    if document["brought_by"]:
-        return f"came along with {', '.join(document['brought_by'])}"
+    if document["layer"]:
+        return f"came along with {', '.join(document['with'])}"
     return "only builds from sdists need it; it is not installed"
 
 

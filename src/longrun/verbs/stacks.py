@@ -83,23 +83,30 @@ class Graph:
         }
 
     @cached_property
-    def _origins(self) -> Mapping[str, Asker | None]:
-        """For everything, the asker on a shortest way to it from a spec; None for what has one."""
-        asked: dict[str, list[tuple[str, Asker]]] = {}
+    def _asks(self) -> Mapping[str, list[tuple[str, Asker]]]:
+        found: dict[str, list[tuple[str, Asker]]] = {}
         for name in sorted(self.askers):
             for asker in self.askers[name]:
-                asked.setdefault(asker.name, []).append((name, asker))
-        found: dict[str, Asker | None] = dict.fromkeys(sorted(self.stack.packages))
+                found.setdefault(asker.name, []).append((name, asker))
+        return found
+
+    def ways(self, roots: Iterable[str]) -> Mapping[str, Asker | None]:
+        """For all that can be reached from some packages, who asks for it on a shortest way."""
+        found: dict[str, Asker | None] = dict.fromkeys(sorted(roots))
         waiting = list(found)
         for asking in waiting:  # grows as it goes
-            for name, asker in asked.get(asking, ()):
+            for name, asker in self._asks.get(asking, ()):
                 if name not in found:
                     found[name] = asker
                     waiting.append(name)
         return found
 
+    @cached_property
+    def _all_ways(self) -> Mapping[str, Asker | None]:
+        return self.ways(self.stack.packages)
+
     def chains(self, name: str) -> Iterator[list[tuple[str, Asker | None]]]:
-        """For everyone who asks for a distribution, the way there from a spec.
+        """For everyone who asks for a distribution, a shortest way there from a spec.
 
         Each link is a name, with who asks for it; the spec at the beginning is asked for by none.
         """
@@ -108,9 +115,31 @@ class Graph:
             above: Asker | None = asker
             while above:
                 here = above.name
-                above = self._origins.get(here)
+                above = self._all_ways.get(here)
                 chain.insert(0, (here, above))
             yield chain
+
+    @cached_property
+    def companions(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        """For what came along in each layer, the packages there that it is with.
+
+        Those that accepted it where they are of that layer, else the one that is nearest.
+        """
+        found: dict[tuple[str, str], tuple[str, ...]] = {}
+        for layer in self.stack.release.layers:
+            within = included(self.stack.release, layer)
+            packages = {p.name: p for p in self.stack.packages.values() if p.layer in within}
+            ways = self.ways(packages)
+            for name in ways:
+                accepting = tuple(sorted(p.name for p in packages.values() if name in p.brings))
+                found[layer, name] = accepting or (_root(ways, name),)
+        return found
+
+
+def _root(ways: Mapping[str, Asker | None], name: str) -> str:
+    while above := ways.get(name):
+        name = above.name
+    return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +182,8 @@ class Stacks:
                 return layer
         return found[0] if found else ""
 
-    def brought_by(self, name: str) -> list[str]:
-        """The packages that a distribution was accepted to come along with."""
+    def accepted_by(self, name: str) -> list[str]:
+        """The packages whose specs accept that a distribution comes along with them."""
         return sorted(
             {
                 package.name
@@ -163,6 +192,15 @@ class Stacks:
                 if name in package.brings
             }
         )
+
+    def companions(self, name: str, layer: str) -> list[str]:
+        """The packages that a distribution came along with into a layer."""
+        found = {
+            companion
+            for graph in self.graphs.values()
+            for companion in graph.companions.get((layer, name), ())
+        }
+        return sorted(found)
 
 
 def load_stacks(context: Context, arguments: argparse.Namespace) -> Stacks:
@@ -179,14 +217,20 @@ def load_stacks(context: Context, arguments: argparse.Namespace) -> Stacks:
     )
 
 
-def facts(stacks: Stacks, item: Item) -> dict[str, Any]:
-    """Why a distribution is here, and its file for each interpreter."""
+def facts(stacks: Stacks, item: Item, layers: Iterable[str]) -> dict[str, Any]:
+    """Where a distribution is, why, and its file for each interpreter: as plain data."""
     package = item.package
+    held = [layer for layer in stacks.layers_of(item.name) if layer in set(layers)]
+    home = stacks.home(held)
     return {
+        "name": item.name,
+        "layer": home,
+        "layers": held,
         "curated": package is not None,
         "why": package.why if package else "",
         "owner": package.owner if package else "",
-        "brought_by": stacks.brought_by(item.name),
+        "with": [] if package else stacks.companions(item.name, home),
+        "accepted_by": stacks.accepted_by(item.name),
         "licence": item.first.licence,
         "summary": item.first.summary,
         "interpreters": {
