@@ -7,30 +7,40 @@ the bytes, only their size and sha256 count.
 
 from __future__ import annotations
 
+import bisect
+import contextlib
+import difflib
 import json
 import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from longrun.config import Config, is_address
-from longrun.download import Failed, Part, Progress, Unreachable, download, locked_part, read_small
-from longrun.errors import BuildError, SetupError, SourceError, SpecError
+from longrun.download import (
+    Ask,
+    Failed,
+    Part,
+    Progress,
+    Unreachable,
+    download,
+    locked_part,
+    read_small,
+)
+from longrun.errors import SourceError, SpecError
 from longrun.fs import sha256_file, write_atomic
+from longrun.index import File, Index
 from longrun.model import Signature, Source
-from longrun.run import output
 from longrun.signature import Verdict, check, missing_tool, not_checked
+from longrun.simple import shown
 
 APT = Path("/etc/apt")
 INDEX = "index:"
 SIGNATURE_BYTES = 1 << 20
-WHEEL = re.compile(
-    r"[^-]+-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl"
-)
 
 
 def quiet(done: int, total: int) -> None:
@@ -140,14 +150,14 @@ class Fetcher:
     """Gets sources for one run; one object serves all threads.
 
     ``downloads`` keeps what was fetched; there and in ``directories`` a user may also put a file by
-    hand, called by its name or its sha256. ``keys`` holds upstream's keyrings, ``python`` is an
-    interpreter with pip, ``advice`` names the configuration file in errors.
+    hand, called by its name or its sha256. ``keys`` holds upstream's keyrings, ``index`` gives the
+    package index (see ``index.once``), ``advice`` names the configuration file in errors.
     """
 
     hosts: Hosts
     downloads: Path
     keys: Path
-    python: Path
+    index: Callable[[], Index]
     directories: tuple[Path, ...] = ()
     offline: bool = False
     advice: str = ""
@@ -179,7 +189,8 @@ class Fetcher:
         if Path(source.file).name != source.file:
             raise SpecError(f"{source.file!r}: expected a file name without directories")
         tried: list[str] = []
-        if path := self._find(source, tried):
+        path = self._find(source, tried) or self._find_in_links(source, tried)
+        if path:
             return path, self._provenance_of(source, path)
         if self.offline:
             raise self._nothing(source, [*tried, "nothing else was asked: this run is offline"])
@@ -198,19 +209,19 @@ class Fetcher:
 
     def _find(self, source: Source, notes: list[str]) -> Path | None:
         """A file that is already here; files that only bear the right name are noted."""
-        for path in [self._kept(source)] + [
-            directory / name
-            for directory in (self.downloads, *self.directories)
-            for name in (source.file, source.sha256)
-        ]:
-            if path.is_file():
-                if path.stat().st_size != source.size:
-                    notes.append(f"{path}: it has {path.stat().st_size} bytes, not {source.size}")
-                elif (found := sha256_file(path)) != source.sha256:
-                    notes.append(f"{path}: its sha256 is {found}")
-                else:
-                    return path
-        return None
+        directories = (self.downloads, *self.directories)
+        return _find([self._kept(source), *_named(source, directories)], source, notes)
+
+    def _find_in_links(self, source: Source, notes: list[str]) -> Path | None:
+        """The file in a directory that pip is configured to find files in."""
+        if not source.index:
+            return None
+        try:
+            directories = self.index().directories
+        except SourceError as error:
+            notes.append(error.message)
+            return None
+        return _find(_named(source, directories), source, notes)
 
     def _fetch(
         self, source: Source, kept: Path, part: Part, tried: list[str], progress: Progress
@@ -219,38 +230,63 @@ class Fetcher:
         for place in candidates(source, self.hosts):
             self._check_stopped()
             try:
-                got = self._from(place, source, part, progress)
+                url = self._from(place, source, part, progress)
             except Failed as error:
                 tried.append(f"{place.url}: {error}")
                 continue
-            provenance = self._provenance(source, got, url=place.url, via=place.via)
+            provenance = self._provenance(source, part.path, url=url, via=place.via)
             write_atomic(_beside(kept, ".origin"), _to_json(provenance))
-            got.rename(kept)
-            if got != part.path:
-                part.path.unlink()
-                shutil.rmtree(got.parent)
+            part.path.rename(kept)
             return provenance
         if not part.length:
             part.path.unlink()
         raise self._nothing(source, tried)
 
-    def _from(self, place: Candidate, source: Source, part: Part, progress: Progress) -> Path:
-        if place.via == "index":
-            return _from_index(source, self.python, _beside(self._kept(source), ".pip"))
+    def _from(self, place: Candidate, source: Source, part: Part, progress: Progress) -> str:
+        """Complete the part from a place; the address that it really came from."""
+        if place.via != "index":
+            self._download(place.url, source, part, progress)
+            return place.url
+        url = self._locate(source)
+        try:
+            self._download(url, source, part, progress, ask=self.index().ask)
+        except Failed as error:
+            raise Failed(f"{shown(url)}: {error}") from None
+        return shown(url)
 
+    def _download(
+        self,
+        url: str,
+        source: Source,
+        part: Part,
+        progress: Progress,
+        *,
+        ask: Ask | None = None,
+    ) -> None:
         def watched(done: int, total: int) -> None:
             self._check_stopped()
             progress(done, total)
 
         download(
-            place.url,
+            url,
             part,
             sha256=source.sha256,
             size=source.size,
             unreachable=self.unreachable,
             progress=watched,
+            ask=ask,
         )
-        return part.path
+
+    def _locate(self, source: Source) -> str:
+        """Where the package index has the file; Failed where it has not."""
+        name, equal, _ = source.index.partition("==")
+        if not equal:
+            raise SpecError(f"{source.file}: index: expected name==version, found {source.index!r}")
+        try:
+            files = self.index().project(name)
+        except SourceError as error:
+            raise Failed(f"{error.message}\n    {error.remedy}") from None
+        return _on_index(source, files).url
 
     def _check_stopped(self) -> None:
         if self.stopped.is_set():
@@ -317,6 +353,23 @@ class Fetcher:
         )
 
 
+def _named(source: Source, directories: Iterable[Path]) -> list[Path]:
+    """What a source's file may be called in some directories."""
+    return [directory / name for directory in directories for name in (source.file, source.sha256)]
+
+
+def _find(paths: Iterable[Path], source: Source, notes: list[str]) -> Path | None:
+    for path in paths:
+        if path.is_file():
+            if path.stat().st_size != source.size:
+                notes.append(f"{path}: it has {path.stat().st_size} bytes, not {source.size}")
+            elif (found := sha256_file(path)) != source.sha256:
+                notes.append(f"{path}: its sha256 is {found}")
+            else:
+                return path
+    return None
+
+
 def _linked(path: Path, target: Path) -> bool:
     """Whether ``target`` became another name of our own download: no copy, no second hash."""
     try:
@@ -359,45 +412,47 @@ def _from_json(path: Path, source: Source) -> Provenance | None:
         return None
 
 
-def _from_index(source: Source, python: Path, directory: Path) -> Path:
-    """The wheel in ``directory``, through pip and whatever index pip is configured for.
-
-    pip knows the site's index, proxies and credentials. The hash in the requirement makes it take
-    no other file; an sdist is refused, because pip runs its code to see its metadata.
-    """
-    tags = WHEEL.fullmatch(source.file)
-    if tags is None:
-        raise SpecError(f"{source.file}: index: expected the file name of a wheel")
-    shutil.rmtree(directory, ignore_errors=True)  # left by a killed run
-    directory.mkdir()
-    requirements = directory / "requirements.txt"
-    requirements.write_text(f"{source.index} --hash=sha256:{source.sha256}\n", encoding="utf-8")
-    try:
-        output(
-            [str(python), "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
-            + ["--disable-pip-version-check", "--retries", "1", "--ignore-requires-python"]
-            + ["--only-binary=:all:", "--require-hashes", "--requirement", str(requirements)]
-            + ["--dest", str(directory), *_target(tags)]
+def _on_index(source: Source, files: Iterable[File]) -> File:
+    """The source's file among those of its project; Failed, saying what there is instead."""
+    found = [file for file in files if file.name == source.file]
+    for file in found:
+        if file.sha256 in ("", source.sha256):
+            return file
+    if found:
+        raise Failed(
+            f"its {source.file} has the sha256 {found[0].sha256}, not the pinned {source.sha256}"
         )
-    except (BuildError, SetupError) as error:
-        shutil.rmtree(directory)
-        last = error.message.rpartition("ERROR: ")[2]  # before it are warnings and progress
-        raise Failed(f"pip: {' '.join(last.split())[:300]}") from None
-    wheel = directory / source.file
-    if not wheel.is_file() or sha256_file(wheel) != source.sha256:
-        shutil.rmtree(directory)
-        raise Failed("pip brought another file")
-    return wheel
+    name, _, version = source.index.partition("==")
+    same = [file.name for file in files if _same_version(file.version, version)]
+    if same:
+        near = difflib.get_close_matches(source.file, same, n=3, cutoff=0)
+        raise Failed(f"it has no {source.file}; of {source.index} it has {', '.join(near)}")
+    versions = _nearest(version, {file.version for file in files})
+    known = f"the nearest versions are {', '.join(versions)}" if versions else "nor any other"
+    raise Failed(f"it has no {name} {version}; {known}")
 
 
-def _target(tags: re.Match[str]) -> list[str]:
-    """pip's options for the platform of the wheel, which need not be this machine's."""
-    python = tags["python"].split(".")[-1]
-    options = ["--implementation", python[:2]]
-    if python[3:]:  # py3 is no version that packages' Requires-Python could be compared with
-        options += ["--python-version", python[2:]]
-    for abi in tags["abi"].split("."):
-        options += ["--abi", abi]
-    for platform in tags["platform"].split("."):
-        options += ["--platform", platform]
-    return options
+def _same_version(one: str, other: str) -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return one == other
+
+
+def _nearest(version: str, known: Iterable[str]) -> list[str]:
+    """The two versions before and the two after one that there is not."""
+    from packaging.version import InvalidVersion, Version
+
+    found: dict[Version, str] = {}
+    for text in known:
+        with contextlib.suppress(InvalidVersion):
+            found[Version(text)] = text
+    try:
+        wanted = Version(version)
+    except InvalidVersion:
+        return []
+    ordered = sorted(found)
+    place = bisect.bisect(ordered, wanted)
+    return [found[item] for item in ordered[max(place - 2, 0) : place + 2]]

@@ -45,7 +45,7 @@ from longrun.run import output
 from longrun.simple import ACCEPT, File, NoPage, read_page, shown, without_login
 from longrun.specs import normalised
 
-__all__ = ["File", "Index", "UnknownProject", "find_index", "in_parallel", "open_index"]
+__all__ = ["File", "Index", "UnknownProject", "find_index", "in_parallel", "once", "open_index"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -242,6 +242,9 @@ class Index:
                 why = f"{error} (tried {TRIES} times)"
                 if failures < TRIES:
                     pause(failures)
+                elif not isinstance(error, _Busy):
+                    # each of the others that want something of it would wait as long
+                    self.unreachable.mark(url, why)
             except _Refused as error:
                 raise SourceError(f"{shown(url)}: {error}", remedy=_login_remedy(url)) from None
             except NoPage as error:
@@ -273,7 +276,7 @@ class Index:
             if status in (401, 403, 407):
                 raise _Refused(f"HTTP {status}: it wants credentials, or other ones")
             if status in TRANSIENT_STATUS:
-                raise Transient(f"HTTP {status}")
+                raise _Busy(f"HTTP {status}")
             if status in (416, 501) and "Range" in headers:
                 raise _NoRange(f"HTTP {status}")
             if status not in (200, 206):
@@ -387,6 +390,10 @@ class _Missing(Exception):
 
 class _Refused(Exception):
     """The server does not give it to us."""
+
+
+class _Busy(Transient):
+    """The server answers that it cannot answer now."""
 
 
 class _NoRange(Failed):
@@ -516,6 +523,28 @@ def open_index(addresses: Iterable[str], cache: Path, **options: Any) -> Index:
             )
         plain[without_login(address).rstrip("/")] = None
     return Index(addresses=tuple(plain), cache=cache, logins=logins, **options)
+
+
+def once(make: Callable[[], Index]) -> Callable[[], Index]:
+    """A function that makes an index when it is first called, whichever thread calls it.
+
+    What failed is not tried again: three hundred sources would start pip three hundred times.
+    """
+    lock = threading.Lock()
+    made: list[Index | SourceError] = []
+
+    def get() -> Index:
+        with lock:
+            if not made:
+                try:
+                    made.append(make())
+                except SourceError as error:
+                    made.append(error)
+        if isinstance(made[0], SourceError):
+            raise SourceError(made[0].message, remedy=made[0].remedy)
+        return made[0]
+
+    return get
 
 
 def find_index(config: Config, python: Path) -> Index:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import io
 import json
 import os
 import shutil
@@ -13,20 +11,21 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import requests
-from web import CONTENT, Handler, Site, endless, in_turn, plain, serve, slow, status
+from web import CONTENT, Handler, Site, endless, in_turn, page, plain, serve, slow, status
 
 import longrun
 from longrun import download as download_module
 from longrun.download import Unreachable
 from longrun.errors import SourceError, SpecError
 from longrun.fetch import Candidate, Fetcher, Hosts, Provenance, candidates
+from longrun.index import Index, once, open_index
 from longrun.model import Signature, Source
 from longrun.signature import NOT_CHECKED
 
@@ -46,7 +45,7 @@ def source(*urls: str, content: bytes = CONTENT, **more: object) -> Source:
 
 def fetcher(room: Path, **more: object) -> Fetcher:
     fields: dict[str, object] = {"hosts": Hosts(), "keys": room / "keys"}
-    fields |= {"downloads": room / "downloads", "python": Path(sys.executable)}
+    fields |= {"downloads": room / "downloads", "index": once(lambda: open_index([], room))}
     return Fetcher(**{**fields, **more})  # type: ignore[arg-type]
 
 
@@ -357,7 +356,7 @@ from longrun.model import Source
 room, url, sha256, size = sys.argv[1:]
 wanted = Source(file="a-1.0.tar.gz", sha256=sha256, size=int(size), urls=(url,))
 fetcher = Fetcher(hosts=Hosts(), downloads=Path(room) / "downloads", keys=Path(room),
-                  python=Path(sys.executable))
+                  index=lambda: None)
 print(fetcher.get(wanted)[0])
 """
 
@@ -519,59 +518,142 @@ def test_a_signature_that_does_not_fit_stops_the_source(
 
 
 WHEEL = "tiny-1.0-cp313-cp313-manylinux_2_28_aarch64.whl"
+SDIST = "tiny-1.0.tar.gz"
 
 
-def tiny_wheel() -> bytes:
-    """A wheel that this machine's Python can neither install nor, by its version, use."""
-    raw = io.BytesIO()
-    metadata = "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nRequires-Python: ~=3.99\n"
-    with zipfile.ZipFile(raw, "w") as archive:
-        archive.writestr("tiny-1.0.dist-info/METADATA", metadata)
-        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\n")
-        archive.writestr("tiny-1.0.dist-info/RECORD", "")
-    return raw.getvalue()
+def offer(site: Site, *names: str, sha256: str = "") -> Callable[[], Index]:
+    """A package index with files of ``tiny``, each with the usual content."""
+    fragment = f"#sha256={sha256}" if sha256 else ""
+    links = "".join(f'<a href="/files/{name}{fragment}">{name}</a>' for name in names)
+    site.does["/simple/tiny/"] = page(f"<html>{links}</html>")
+    site.does |= {f"/files/{name}": serve(CONTENT) for name in names}
+    return once(lambda: open_index([f"{site.url}/simple"], Path("/nonexistent")))
 
 
-@pytest.fixture
-def index(site: Site, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A package index on loopback, which pip is configured for; gives the wheel that it serves."""
-    if importlib.util.find_spec("pip") is None:
-        pytest.skip("this Python has no pip")
-    content = tiny_wheel()
-    page = f'<a href="/{WHEEL}" data-requires-python="~=3.99">{WHEEL}</a>'.encode()
-
-    def simple(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Type", "text/html")
-        request.end_headers()
-        request.wfile.write(page)
-
-    site.does |= {"/simple/tiny/": simple, f"/{WHEEL}": serve(content)}
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", f"{site.url}/simple/")
-    return content
+@pytest.mark.parametrize("name", [WHEEL, SDIST])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_of_the_index(site: Site, tmp_path: Path, name: str, known: bool) -> None:
+    wanted = source(file=name, index="tiny==1.0")
+    index = offer(site, WHEEL, SDIST, sha256=wanted.sha256 if known else "")
+    provenance = got(tmp_path, wanted, index=index)
+    assert (provenance.via, provenance.url) == ("index", f"{site.url}/files/{name}")
 
 
-def test_a_wheel_of_another_platform_from_the_index(index: bytes, tmp_path: Path) -> None:
-    wanted = source(content=index, file=WHEEL, index="tiny==1.0")
-    path, provenance = fetcher(tmp_path).get(wanted)
-    assert path.read_bytes() == index
-    assert (provenance.via, provenance.url) == ("index", "index:tiny==1.0")
-    assert [kept.suffix for kept in sorted((tmp_path / "downloads").iterdir())] == [
-        ".whl",
-        ".origin",
-    ]
+def test_a_file_of_the_index_is_resumed(site: Site, tmp_path: Path) -> None:
+    index = offer(site, WHEEL)
+    site.does[f"/files/{WHEEL}"] = in_turn(serve(CONTENT, stop=100_000), serve(CONTENT))
+    got(tmp_path, source(file=WHEEL, index="tiny==1.0"), index=index)
+    assert site.ranges(f"/files/{WHEEL}") == ["", "bytes=100000-"]
 
 
-def test_a_wheel_that_is_not_the_pinned_one(index: bytes, tmp_path: Path) -> None:
-    wanted = source(content=b"other", file=WHEEL, index="tiny==1.0")
-    message = refused(tmp_path, wanted)
-    assert "index:tiny==1.0: pip: THESE PACKAGES DO NOT MATCH THE HASHES" in message
+def test_a_withdrawn_file_is_locked_and_so_it_comes(site: Site, tmp_path: Path) -> None:
+    index = offer(site, WHEEL)
+    site.does["/simple/tiny/"] = page(f'<a data-yanked="broken" href="/files/{WHEEL}">x</a>')
+    got(tmp_path, source(file=WHEEL, index="tiny==1.0"), index=index)
+
+
+def test_an_index_whose_file_is_not_the_pinned_one(site: Site, tmp_path: Path) -> None:
+    wanted = source(file=WHEEL, index="tiny==1.0")
+    message = refused(tmp_path, wanted, index=offer(site, WHEEL, sha256="0" * 64))
+    assert f"index:tiny==1.0: its {WHEEL} has the sha256 {'0' * 64}" in message
+    assert f"not the pinned {wanted.sha256}" in message
+    assert [path for path, _ in site.asked] == ["/simple/tiny/"]
+
+
+def test_an_index_that_lies_about_its_file(site: Site, tmp_path: Path) -> None:
+    wanted = source(content=CONTENT[:-1] + b"?", file=WHEEL, index="tiny==1.0")
+    message = refused(tmp_path, wanted, index=offer(site, WHEEL, sha256=wanted.sha256))
+    assert f"{site.url}/files/{WHEEL}: its sha256 is" in message
     assert list((tmp_path / "downloads").iterdir()) == []
 
 
-def test_an_sdist_is_not_taken_from_the_index(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="expected the file name of a wheel"):
-        fetcher(tmp_path).get(source(file="tiny-1.0.tar.gz", index="tiny==1.0"))
+def test_an_index_without_the_file_names_what_it_has(site: Site, tmp_path: Path) -> None:
+    other = WHEEL.replace("2_28", "2_17")
+    wanted = source(file=WHEEL, index="tiny==1.0")
+    message = refused(tmp_path, wanted, index=offer(site, SDIST, other))
+    assert f"it has no {WHEEL}; of tiny==1.0 it has {other}, {SDIST}" in message
+
+
+def test_an_index_without_the_version_names_the_nearest(site: Site, tmp_path: Path) -> None:
+    versions = ["0.1", "0.9", "0.10", "1.1", "2.0", "3.0", "odd!"]
+    index = offer(site, *(f"tiny-{version}.tar.gz" for version in versions))
+    message = refused(tmp_path, source(file=SDIST, index="tiny==1.0"), index=index)
+    assert "it has no tiny 1.0; the nearest versions are 0.9, 0.10, 1.1, 2.0" in message
+    message = refused(tmp_path, source(file=SDIST, index="tiny==odd"), index=index)
+    assert "it has no tiny odd; nor any other" in message
+
+
+def test_an_index_without_the_project(site: Site, tmp_path: Path) -> None:
+    message = refused(tmp_path, source(file=SDIST, index="other==1.0"), index=offer(site))
+    assert f"index:other==1.0: no project other on the package index ({site.url}/" in message
+
+
+def test_an_index_that_is_down_and_a_mirror(site: Site, tmp_path: Path) -> None:
+    wanted = source(file=WHEEL, index="tiny==1.0")
+    index = once(lambda: open_index(["http://127.0.0.1:9/simple"], tmp_path))
+    message = refused(tmp_path, wanted, index=index)
+    assert "http://127.0.0.1:9/simple/tiny/: 127.0.0.1:9 cannot be reached" in message
+    assert "name another one" in message
+    site.does[f"/flat/{WHEEL}"] = serve(CONTENT)
+    hosts = Hosts(mirrors=(f"{site.url}/flat",))
+    assert got(tmp_path, wanted, index=index, hosts=hosts).via == "mirror"
+
+
+def test_an_index_that_goes_away_half_way(site: Site, tmp_path: Path) -> None:
+    """What came before is kept, the part too; the next run goes on from there."""
+    index = offer(site, WHEEL, SDIST)
+    one = fetcher(tmp_path, index=index)
+    one.get(source(file=SDIST, index="tiny==1.0"))
+    half = serve(CONTENT, stop=200_000)
+    site.does[f"/files/{WHEEL}"] = in_turn(half, status(503))
+    wanted = source(content=CONTENT, file=WHEEL, index="tiny==1.0")
+    with pytest.raises(SourceError) as caught:
+        one.get(wanted)
+    assert f"{site.url}/files/{WHEEL}: HTTP 503 (tried 4 times)" in caught.value.message
+    assert "--sources" in caught.value.remedy
+    assert parts(tmp_path)[0].stat().st_size == 200_000
+    site.does[f"/files/{WHEEL}"] = serve(CONTENT)
+    one.get(wanted)
+    assert site.ranges(f"/files/{WHEEL}")[-1] == "bytes=200000-"
+
+
+def test_directories_that_pip_finds_files_in(tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / WHEEL).write_bytes(CONTENT)
+    index = once(lambda: open_index([], tmp_path, directories=(links,)))
+    wanted = source(file=WHEEL, index="tiny==1.0")
+    assert got(tmp_path, wanted, index=index, offline=True).via == "directory"
+    (links / WHEEL).write_bytes(b"other")
+    assert f"{links / WHEEL}: it has 5 bytes" in refused(tmp_path, wanted, index=index)
+
+
+def test_the_index_is_not_looked_for_where_the_file_is_here(site: Site, tmp_path: Path) -> None:
+    def never() -> Index:
+        raise AssertionError("this starts pip")
+
+    (tmp_path / "by-hand").mkdir()
+    (tmp_path / "by-hand" / WHEEL).write_bytes(CONTENT)
+    wanted = source(file=WHEEL, index="tiny==1.0")
+    got(tmp_path, wanted, index=never, directories=(tmp_path / "by-hand",))
+    site.does["/a"] = serve(CONTENT)
+    got(tmp_path, source(f"{site.url}/a"), index=never)
+
+
+def test_an_index_that_cannot_be_found_is_looked_for_once(tmp_path: Path) -> None:
+    tries = []
+
+    def broken() -> Index:
+        tries.append(1)
+        raise SourceError("pip is broken", remedy="mend it")
+
+    index = once(broken)
+    for name in (WHEEL, SDIST):
+        message = refused(tmp_path, source(file=name, index="tiny==1.0"), index=index)
+        assert "index:tiny==1.0: pip is broken" in message
+    assert len(tries) == 1
+
+
+def test_a_requirement_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"expected name==version, found 'tiny'"):
+        fetcher(tmp_path).get(source(file=WHEEL, index="tiny"))

@@ -127,13 +127,15 @@ def publish(context: Context, plan: Plan) -> None:
 
 def _fetcher(context: Context, arguments: argparse.Namespace) -> Fetcher:
     from longrun.fetch import Fetcher, find_hosts
+    from longrun.index import find_index, once
 
     config = context.config
+    python = Path(os.environ["LONGRUN_ENVIRONMENT"]) / "bin" / "python"
     return Fetcher(
         hosts=find_hosts(config),
         downloads=config.cache / "downloads",
         keys=context.root / "specs" / "keys",
-        python=Path(os.environ["LONGRUN_ENVIRONMENT"]) / "bin" / "python",
+        index=once(lambda: find_index(config, python)),
         directories=(arguments.sources,) if arguments.sources else (),
         offline=arguments.offline,
         advice=str(config.file),
