@@ -65,6 +65,7 @@ def _verbs_that_build(verb: AddVerb) -> None:
 def _verbs_that_tell(verb: AddVerb) -> None:
     sub = verb("plan", "list the steps of a release: cached, or to build and why", "plan:plan")
     _release(sub)
+    sub.add_argument("--all", action="store_true", help="a line for every step, on a terminal too")
     _json(sub)
 
     sub = verb("list", "list what a release ships, layer by layer", "list:list_")

@@ -16,13 +16,13 @@ from longrun.specs import near, normalised
 from longrun.store import Store
 from longrun.term import duration, paint, print_rows, size
 from longrun.verbs.context import Context
-from longrun.verbs.plan import reasons
+from longrun.verbs.plan import in_short, reasons
 
 if TYPE_CHECKING:
     from longrun.verbs.stacks import Item, Stacks
 
 WHEELS = 8
-"""Wheels that a step needs, or that need it, up to which each is a line of its own."""
+"""Wheels of an interpreter that a step needs, up to which each has a line of its own."""
 
 
 def why(root: Path, arguments: argparse.Namespace) -> int:
@@ -176,7 +176,7 @@ def in_words(document: dict[str, Any]) -> str:
     """The state of a step, and why it is to be built."""
     if document["state"] == "cached":
         return paint("green", "cached")
-    because = f": {'; '.join(document['reasons'])}" if document["reasons"] else ""
+    because = f": {in_short(document['reasons'])}" if document["reasons"] else ""
     return f"{paint('yellow', 'to build')}{because}"
 
 
@@ -203,13 +203,19 @@ def _print(document: dict[str, Any]) -> None:
 
 
 def _gathered(steps: dict[str, str]) -> list[str]:
-    """A line for each step; one for all wheels where there are many, as a layer has them."""
-    wheels = {step: version for step, version in steps.items() if step.startswith("wheel/")}
-    if len(wheels) <= WHEELS:
-        return [f"{step} {version}".strip() for step, version in steps.items()]
-    lines = [f"{step} {version}".strip() for step, version in steps.items() if step not in wheels]
-    names = (f"{step.removeprefix('wheel/')} {version}".strip() for step, version in wheels.items())
-    return [*lines, f"{len(wheels)} wheels: {', '.join(names)}"]
+    """A line for each step; one for many wheels of an interpreter, as a layer has them."""
+    wheels: dict[str, list[str]] = {}
+    lines: dict[str, str] = {}
+    for step, version in steps.items():
+        kind, _, name = step.partition("/")
+        lines[step] = f"{step} {version}".strip()
+        if kind == "wheel":
+            wheels.setdefault(name.partition("-")[0], []).append(step)
+    for tag, found in wheels.items():
+        if len(found) > WHEELS:
+            texts = [lines.pop(step).removeprefix(f"wheel/{tag}-") for step in found]
+            lines[tag] = f"{len(found)} wheels for {tag}: {', '.join(texts)}"
+    return list(lines.values())
 
 
 def log(root: Path, arguments: argparse.Namespace) -> int:
