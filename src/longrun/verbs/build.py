@@ -199,7 +199,8 @@ def _print_archives(context: Context, plan: Plan, outcome: Outcome, seconds: flo
         print(f"  {paint('green', '✔')} {path}  {size(record.size)}")
         print(f"    sha256 {record.value}")
     stem = record.path.removesuffix(".tar.zst")
-    executable = f"python{step.name.removeprefix('cpython-')}"
+    assert isinstance(step.spec, Archive), "a plan's targets are archives"
+    executable = f"python{step.spec.interpreter.removeprefix('cpython-')}"
     print(
         "\nUnpack it anywhere and run it (tar reads .zst where the program zstd is installed):\n\n"
         f"    tar -xf {path} -C /tmp\n    /tmp/{stem}/bin/{executable}"
