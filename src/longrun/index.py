@@ -7,7 +7,9 @@ file helps to choose and to find it; the bytes count only by the sha256 that a l
 from __future__ import annotations
 
 import ast
+import bisect
 import contextlib
+import difflib
 import hashlib
 import io
 import os
@@ -25,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 import requests.adapters
 import urllib3
+from packaging.version import InvalidVersion, Version
 
 from longrun.config import Config, is_address, is_index_address
 from longrun.download import (
@@ -38,7 +41,7 @@ from longrun.download import (
     pause,
     respond,
 )
-from longrun.errors import BuildError, SetupError, SourceError, UnknownProject
+from longrun.errors import BuildError, SetupError, SourceError, SpecError, UnknownProject
 from longrun.fs import write_atomic
 from longrun.metadata import BadArchive, read_metadata
 from longrun.run import output
@@ -161,6 +164,31 @@ class Index:
         wanted = list(dict.fromkeys(names))
         return dict(zip(wanted, in_parallel(self.project, wanted), strict=True))
 
+    def locate(self, requirement: str, file: str, sha256: str) -> File:
+        """The file of a ``name==version`` that is called so and has this sha256.
+
+        Raises SourceError, saying what there is instead.
+        """
+        name, equal, version = requirement.partition("==")
+        if not equal:
+            raise SpecError(f"{file}: index: expected name==version, found {requirement!r}")
+        files = self.project(name)
+        found = [item for item in files if item.name == file]
+        for item in found:
+            if item.sha256 in ("", sha256):
+                return item
+        if found:
+            raise SourceError(
+                f"the package index's {file} has the sha256 {found[0].sha256}, "
+                f"not the pinned {sha256}",
+                remedy="Find out who changed it, and take the file from elsewhere till then.",
+            )
+        raise SourceError(
+            f"the package index has no {_instead(files, name, version, file)}",
+            remedy="Take the file from elsewhere, or lock what there is: "
+            f"./build.py lock --upgrade {name}",
+        )
+
     def metadata(self, file: File) -> str:
         """The text of a file's core metadata: a wheel's METADATA, an sdist's PKG-INFO.
 
@@ -173,6 +201,11 @@ class Index:
         if kept:
             write_atomic(kept, text)
         return text
+
+    def recall(self, sha256: str) -> str | None:
+        """The metadata of a file that was read before; no network."""
+        kept = self.cache / sha256[:2] / f"{sha256}.metadata"
+        return kept.read_text(encoding="utf-8") if kept.is_file() else None
 
     def size(self, file: File) -> int:
         """The size of a file in bytes, asked for where its page does not say it."""
@@ -294,7 +327,7 @@ class Index:
         if not file.is_wheel and not file.is_sdist:
             raise SourceError(f"{file.name}: neither a wheel nor an sdist: it has no metadata")
         try:
-            with self._open(file) as opened:
+            with self.open(file) as opened:
                 return read_metadata(opened, file.name).decode("utf-8", "replace")
         except BadArchive as error:
             raise SourceError(
@@ -306,7 +339,7 @@ class Index:
         with self._respond(url, HEADERS) as response:
             return _body(response, METADATA_BYTES)
 
-    def _open(self, file: File) -> IO[bytes]:
+    def open(self, file: File) -> IO[bytes]:
         """A file of the index to read from, as little as possible of it downloaded."""
         if file.is_wheel:
             remote = _Remote(
@@ -466,6 +499,39 @@ def _body(response: requests.Response, limit: int, *, decode: bool = False) -> b
     if not encoded and length.isdigit() and len(content) < int(length):
         raise Transient(f"the connection ended after {len(content)} of {length} bytes")
     return bytes(content)
+
+
+def _instead(files: Iterable[File], name: str, version: str, file: str) -> str:
+    """What a project has not, and what it has that comes near."""
+    same = [item.name for item in files if _same_version(item.version, version)]
+    if same:
+        near = difflib.get_close_matches(file, same, n=3, cutoff=0)
+        return f"{file}; of {name} {version} it has {', '.join(near)}"
+    versions = _nearest(version, {item.version for item in files})
+    known = f"the nearest versions are {', '.join(versions)}" if versions else "nor any other"
+    return f"{name} {version}; {known}"
+
+
+def _same_version(one: str, other: str) -> bool:
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return one == other
+
+
+def _nearest(version: str, known: Iterable[str]) -> list[str]:
+    """The two versions before and the two after one that there is not."""
+    found: dict[Version, str] = {}
+    for text in known:
+        with contextlib.suppress(InvalidVersion):
+            found[Version(text)] = text
+    try:
+        wanted = Version(version)
+    except InvalidVersion:
+        return []
+    ordered = sorted(found)
+    place = bisect.bisect(ordered, wanted)
+    return [found[item] for item in ordered[max(place - 2, 0) : place + 2]]
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
