@@ -7,9 +7,6 @@ the bytes, only their size and sha256 count.
 
 from __future__ import annotations
 
-import bisect
-import contextlib
-import difflib
 import json
 import os
 import re
@@ -33,7 +30,7 @@ from longrun.download import (
 )
 from longrun.errors import SourceError, SpecError
 from longrun.fs import sha256_file, write_atomic
-from longrun.index import File, Index
+from longrun.index import Index
 from longrun.model import Signature, Source
 from longrun.signature import Verdict, check, missing_tool, not_checked
 from longrun.simple import shown
@@ -279,14 +276,10 @@ class Fetcher:
 
     def _locate(self, source: Source) -> str:
         """Where the package index has the file; Failed where it has not."""
-        name, equal, _ = source.index.partition("==")
-        if not equal:
-            raise SpecError(f"{source.file}: index: expected name==version, found {source.index!r}")
         try:
-            files = self.index().project(name)
+            return self.index().locate(source.index, source.file, source.sha256).url
         except SourceError as error:
             raise Failed(f"{error.message}\n    {error.remedy}") from None
-        return _on_index(source, files).url
 
     def _check_stopped(self) -> None:
         if self.stopped.is_set():
@@ -410,49 +403,3 @@ def _from_json(path: Path, source: Source) -> Provenance | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _on_index(source: Source, files: Iterable[File]) -> File:
-    """The source's file among those of its project; Failed, saying what there is instead."""
-    found = [file for file in files if file.name == source.file]
-    for file in found:
-        if file.sha256 in ("", source.sha256):
-            return file
-    if found:
-        raise Failed(
-            f"its {source.file} has the sha256 {found[0].sha256}, not the pinned {source.sha256}"
-        )
-    name, _, version = source.index.partition("==")
-    same = [file.name for file in files if _same_version(file.version, version)]
-    if same:
-        near = difflib.get_close_matches(source.file, same, n=3, cutoff=0)
-        raise Failed(f"it has no {source.file}; of {source.index} it has {', '.join(near)}")
-    versions = _nearest(version, {file.version for file in files})
-    known = f"the nearest versions are {', '.join(versions)}" if versions else "nor any other"
-    raise Failed(f"it has no {name} {version}; {known}")
-
-
-def _same_version(one: str, other: str) -> bool:
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return Version(one) == Version(other)
-    except InvalidVersion:
-        return one == other
-
-
-def _nearest(version: str, known: Iterable[str]) -> list[str]:
-    """The two versions before and the two after one that there is not."""
-    from packaging.version import InvalidVersion, Version
-
-    found: dict[Version, str] = {}
-    for text in known:
-        with contextlib.suppress(InvalidVersion):
-            found[Version(text)] = text
-    try:
-        wanted = Version(version)
-    except InvalidVersion:
-        return []
-    ordered = sorted(found)
-    place = bisect.bisect(ordered, wanted)
-    return [found[item] for item in ordered[max(place - 2, 0) : place + 2]]
