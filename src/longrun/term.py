@@ -57,7 +57,7 @@ def clip(text: str, room: int) -> str:
     return text if len(text) <= room else f"{text[: max(0, room - 1)].rstrip()}…"
 
 
-def fold(text: str, *, indent: int) -> list[str]:
+def fold(text: str, *, indent: int = 0) -> list[str]:
     """A text in lines as wide as the terminal behind an indent; one line for everything else."""
     if not terminal():
         return [text]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from longrun.stack import choose_layers, included
-from longrun.term import clip, paint, size, terminal, width
+from longrun.term import clip, fold, paint, size, terminal, width
 from longrun.verbs.context import Context
 from longrun.verbs.stacks import Item, Stacks, facts, load_stacks
 
@@ -159,8 +159,9 @@ def _print_tables(document: Mapping[str, Any]) -> None:
             print(paint("dim", "  " + "  ".join([*heads, "why"])))
         for row in rows:
             _print_row(row, columns)
-        print(paint("dim", f"  {in_words(layer['own'])}"))
-    print(f"\n{paint('bold', 'in all')}: {in_words(document['totals'])}")
+        for line in fold(in_words(layer["own"]), indent=2):
+            print(paint("dim", f"  {line}"))
+    print("\n" + "\n".join(fold(f"{paint('bold', 'in all')}: {in_words(document['totals'])}")))
     print(
         paint(
             "dim", "./build.py show NAME tells all about one, ./build.py why NAME who asks for it"
@@ -187,9 +188,13 @@ def _print_row(row: Mapping[str, Any], columns: Columns) -> None:
 def in_words(totals: Mapping[str, Mapping[str, int]]) -> str:
     """Counts and sizes of files; by interpreter where they differ."""
     texts = {
-        tag: f"{item['distributions']} distributions, {size(item['bytes'])}"
+        tag: f"{_count(item['distributions'])}, {size(item['bytes'])}"
         for tag, item in totals.items()
     }
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return "; ".join(f"{tag}: {text}" for tag, text in texts.items())
+
+
+def _count(number: int) -> str:
+    return f"{number} distribution{'' if number == 1 else 's'}"
