@@ -6,8 +6,11 @@ from longrun import fs, manifest
 from longrun.model import Archive
 from longrun.steps.job import Job
 
-LEVEL = 19
-"""zstd level: an archive is made once and read by hundreds of consoles."""
+LEVEL, LAYER_LEVEL = 19, 12
+"""zstd levels: an archive is made once and read by hundreds of consoles.
+
+For a layer of 800 MB the higher one takes 14 times as long and makes a tenth less of it.
+"""
 
 
 def build(job: Job) -> None:
@@ -25,7 +28,8 @@ def build(job: Job) -> None:
         records=records,
     )
     # with more than one thread zstd cuts its input into jobs; a constant number: same bytes
-    compressor = zstandard.ZstdCompressor(level=LEVEL, threads=2, write_checksum=True)
+    level = LAYER_LEVEL if job.spec.layer else LEVEL
+    compressor = zstandard.ZstdCompressor(level=level, threads=2, write_checksum=True)
     with (job.out / f"{stem}.tar.zst").open("wb") as file, compressor.stream_writer(file) as output:
         fs.write_tar(
             tree,

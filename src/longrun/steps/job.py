@@ -39,8 +39,9 @@ class Job:
     are part of the key, by name. ``out`` is an empty directory that becomes the
     entry's tree; ``work`` is an empty scratch directory that vanishes; ``cache`` may be kept by the
     builder between builds (compiler caches only: nothing in it may change an output). ``say``
-    shows a line of progress; ``log`` is the step's log, to which a builder may add. ``files`` gives the records of an input. A builder that knows the
-    sha256 of files in ``out`` already puts them into ``known``, by path: they are not read again.
+    shows a line of progress; ``log`` is the step's log, to which a builder may add. ``files`` gives
+    the records of an input. A builder that knows the sha256 of files in ``out`` already puts them
+    into ``known``, by path: they are not read again.
     """
 
     spec: Spec

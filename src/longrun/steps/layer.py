@@ -13,6 +13,7 @@ from pathlib import Path
 
 from longrun.audit import audit, policy_for, require
 from longrun.audit.render import lines
+from longrun.audit.report import ERROR
 from longrun.errors import BuildError
 from longrun.fs import DIRECTORY, FILE, Record
 from longrun.model import LayerPrefix
@@ -100,6 +101,8 @@ def gate(job: Job, spec: LayerPrefix) -> None:
     forbidden = {"constant prefix": PREFIX, "staging": str(job.out)}
     forbidden |= {"store": str(job.inputs[f"prefix/{spec.interpreter.name}"].parents[1])}
     report = audit(job.out, policy_for(spec.interpreter, job.floor, forbidden=forbidden))
+    # errors last: a failure shows the end of the log
+    errors = [f"{f.check}: {f.path}: {f.message}" for f in report.findings if f.severity == ERROR]
     with job.log.open("a", encoding="utf-8") as log:
-        log.write("\n".join(lines(report, limit=1000)) + "\n")
+        log.write("\n".join([*lines(report, limit=1000), "", *errors]) + "\n")
     require(report)

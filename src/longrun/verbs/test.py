@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from longrun.errors import BuildError
+from longrun.executor import Outcome
+from longrun.fs import Inode
 from longrun.plan import Plan, Step
 from longrun.run import attach
 from longrun.selftest import Verdict, run_suite
@@ -25,7 +27,7 @@ NOTHING_COLLECTED = 5
 
 
 def test(root: Path, arguments: argparse.Namespace) -> int:
-    """Run the unit tests, then build every interpreter and run the integration tests on it."""
+    """Run the unit tests, then build every prefix and run the integration tests on them."""
     if not arguments.unit:
         require(TEST_TOOLS, install=arguments.setup)
     extra = arguments.pytest
@@ -40,17 +42,31 @@ def test(root: Path, arguments: argparse.Namespace) -> int:
     if outcome.failed:
         return next(iter(outcome.failed.values())).exit_code
     publish(context, plan)
+    outcome = realise_layers(context, arguments)
+    if outcome.failed:
+        return next(iter(outcome.failed.values())).exit_code
     slow = _pytest(root, "tests/integration", *extra)
     return 0 if {status, slow} == {0, NOTHING_COLLECTED} else slow
 
 
+def realise_layers(context: Context, arguments: argparse.Namespace) -> Outcome:
+    """Build every layer for every interpreter, but not their archives: those take longest."""
+    arguments.layer = ["all"]
+    plan = context.plan(arguments, every=True)
+    _distrust(context.store, plan)
+    targets = tuple(step for step in plan.steps if step.kind == "layer")
+    return realise(context, plan, targets, arguments)
+
+
 def _distrust(store: Store, plan: Plan) -> None:
     """Hash a plan's cached entries and remove damaged ones: a cache may come from elsewhere."""
+    read: dict[Inode, str] = {}
     for step in plan.steps:
         entry = store.get(step.key)
-        if entry and (problems := store.verify(entry)):
+        if entry and (problems := store.verify(entry, read)):
             print(f"{step.title}: damaged in the cache ({problems[0]}); it is made anew")
             with store.used(alone=True):
+                store.forget(entry)
                 store.remove(entry)
 
 
