@@ -148,7 +148,7 @@ def test_the_same_sdist_gives_the_same_bytes(build):
     setup = SETUP.format(network="")
     one, two = (
         {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-        for out in (build("one", setup), build("another-directory", setup))
+        for out in (build("one", setup), build("two", setup))
     )
     assert one.keys() == two.keys()
     assert [path for path in one if one[path] != two[path]] == []

@@ -99,7 +99,8 @@ def stamp(job: Job) -> None:
 def gate(job: Job, spec: LayerPrefix) -> None:
     """Hold the finished prefix against its spec and floor; AuditError where it does not pass."""
     forbidden = {"constant prefix": PREFIX, "staging": str(job.out)}
-    forbidden |= {"store": str(job.inputs[f"prefix/{spec.interpreter.name}"].parents[1])}
+    # the store's own directory: entries, and where its builds were staged
+    forbidden |= {"store": str(job.inputs[f"prefix/{spec.interpreter.name}"].parents[2])}
     report = audit(job.out, policy_for(spec.interpreter, job.floor, forbidden=forbidden))
     # errors last: a failure shows the end of the log
     errors = [f"{f.check}: {f.path}: {f.message}" for f in report.findings if f.severity == ERROR]
