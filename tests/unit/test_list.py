@@ -127,6 +127,7 @@ def test_a_table_is_in_groups_with_summary_heads_and_totals(screen):
 
 def test_totals_are_told_by_interpreter_where_they_differ(screen):
     lines = screen(120, "list")
+    assert "  cp313: 1 distribution, 300 kB; cp311: 0 distributions, 0 B" in lines
     assert "in all: cp313: 5 distributions, 25.4 MB; cp311: 4 distributions, 25.1 MB" in lines
 
 
