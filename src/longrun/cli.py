@@ -43,7 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
         return sub
 
     _verbs_that_build(verb)
+    _verbs_of_the_stack(verb)
     _verbs_that_tell(verb)
+    _verbs_that_share(verb)
     _verbs_that_keep(verb)
     _verbs_that_test(verb)
     return parser
@@ -60,6 +62,22 @@ def _verbs_that_build(verb: AddVerb) -> None:
     sub = verb("fetch", "get every source of a release, for a later build --offline", "build:fetch")
     _release(sub, every=True)
     _running(sub)
+
+
+def _verbs_of_the_stack(verb: AddVerb) -> None:
+    sub = verb("lock", "make the locks what the specs say; show what changes", "lock:lock")
+    sub.add_argument("release", nargs="?", metavar="RELEASE", help="such as 2026.1")
+    sub.add_argument(
+        "--upgrade", action="append", default=[], metavar="NAME", help="take the newest of NAME"
+    )
+    sub.add_argument("--upgrade-all", action="store_true", help="take the newest of everything")
+    sub.add_argument(
+        "--accept", action="append", default=[], metavar="NAME", help="let in what comes along"
+    )
+    sub.add_argument("--accept-all", action="store_true", help="let in all that comes along")
+    sub.add_argument("--check", action="store_true", help="only say whether they are (status 3)")
+    sub.add_argument("--dry-run", action="store_true", help="only say what would change")
+    _json(sub)
 
 
 def _verbs_that_tell(verb: AddVerb) -> None:
@@ -95,6 +113,29 @@ def _verbs_that_tell(verb: AddVerb) -> None:
         help="the oldest platform to hold it against, such as manylinux_2_28_x86_64; "
         "a prefix of Longrun's says its own",
     )
+    _json(sub)
+
+
+def _verbs_that_share(verb: AddVerb) -> None:
+    sub = verb(
+        "export", "write layers as pylock.toml, requirements and a metapackage", "export:export"
+    )
+    _release(sub, every=True, without="all of them without")
+    sub.add_argument(
+        "--index",
+        metavar="ADDRESS",
+        help="the package index that the files are to come from; this machine's without",
+    )
+    sub.add_argument(
+        "--output", type=Path, metavar="DIR", help="write below DIR; dist/export/RELEASE without"
+    )
+    _json(sub)
+
+    sub = verb("mirror", "write a static package index of everything in the locks", "mirror:mirror")
+    sub.add_argument("directory", metavar="DIR", type=Path, help="made, or added to")
+    _release(sub, every=True, without="all of them without")
+    _running(sub)
+    sub.add_argument("--dry-run", action="store_true", help="only say what would be added")
     _json(sub)
 
 

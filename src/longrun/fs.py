@@ -125,6 +125,27 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
         raise
 
 
+def write_together(files: Mapping[Path, str]) -> None:
+    """Write several texts: all are staged beside their targets before the first is renamed.
+
+    A failure until then changes nothing. A kill between two renames leaves the first ones new:
+    the order is the caller's.
+    """
+    staged = {path: path.with_name(f".{path.name}.staged") for path in files}
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with staged[path].open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in staged.items():
+            temporary.rename(path)
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+
+
 def copy_atomic(source: Path, target: Path) -> None:
     """Copy a file beside its target, read-only, and rename it into place."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,26 @@ def output(
     return done.stdout
 
 
+def outcome(
+    argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> tuple[int, str, str]:
+    """Exit status, output and complaint of a program; SetupError where it is missing."""
+    try:
+        done = subprocess.run(
+            argv,
+            env=env,
+            cwd=cwd,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    except FileNotFoundError as error:
+        raise SetupError(f"{argv[0]}: not found") from error
+    return done.returncode, done.stdout, done.stderr
+
+
 def attach(
     argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> int:

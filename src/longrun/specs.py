@@ -43,7 +43,7 @@ class Specs:
     def packages(self) -> Mapping[str, Package]:
         """The curated packages; read when a layer is asked for, since there are many."""
         packages = _load_directory(self.root, "packages", Package)
-        _check_packages(self.root, packages)
+        check_packages(packages)
         return packages
 
     def lock_path(self, release: str, tag: str) -> Path:
@@ -201,7 +201,8 @@ def _check_references(specs: Specs) -> None:
     _check_cycles(specs)
 
 
-def _check_packages(root: Path, packages: Mapping[str, Package]) -> None:
+def check_packages(packages: Mapping[str, Package]) -> None:
+    """What one spec of a package says by itself; SpecError names file and key."""
     for name, package in packages.items():
         label = f"specs/packages/{name}.toml"
         if name != normalised(name):

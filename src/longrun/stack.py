@@ -78,7 +78,7 @@ class Stack:
         for dist in known.values():
             for name in dist.required_by:
                 requires.setdefault(name, []).append(dist.name)
-        roots = [normalised(Requirement(text).name) for text in package.build.requires]
+        roots = build_roots(package)
         for name in roots:
             if name not in known:
                 raise SpecError(
@@ -88,6 +88,12 @@ class Stack:
                 )
         names = reach(roots, requires)
         return tuple(dist for name, dist in sorted(known.items()) if name in names)
+
+
+def build_roots(package: Package) -> tuple[str, ...]:
+    """What the build of a package's sdist needs itself, by normalised name."""
+    requires = package.build.requires if package.build else ()
+    return tuple(normalised(Requirement(text).name) for text in requires)
 
 
 def included(release: Release, layer: str) -> tuple[str, ...]:
@@ -123,27 +129,40 @@ def choose_layers(release: Release, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def packages_for(specs: Specs, release: Release, tag: str) -> dict[str, Package]:
+def packages_for(packages: Mapping[str, Package], release: Release, tag: str) -> dict[str, Package]:
     """The packages of an interpreter; SpecError where one is in a layer that there is not."""
-    for package in specs.packages.values():
+    for package in packages.values():
         if package.layer not in release.layers:
             known = list(release.layers)
             raise SpecError(
                 f"specs/packages/{package.name}.toml: layer: expected one of "
                 f"{', '.join(known)}, found {package.layer!r}{near(package.layer, known)}"
             )
-    return {name: package for name, package in specs.packages.items() if package.is_for(tag)}
+    return {name: package for name, package in packages.items() if package.is_for(tag)}
 
 
 def load_stack(specs: Specs, release: Release, interpreter: Interpreter) -> Stack:
     """The stack of an interpreter, held against its specs; SpecError where they disagree."""
-    tag = interpreter.tag
-    file = specs.lock_path(release.name, tag).relative_to(specs.root).as_posix()
-    lock = specs.lock(release.name, tag)
+    file = specs.lock_path(release.name, interpreter.tag).relative_to(specs.root).as_posix()
+    lock = specs.lock(release.name, interpreter.tag)
     if lock is None:
         raise SpecError(f"{file}: there is no such lock yet", remedy="./build.py lock")
-    packages = packages_for(specs, release, tag)
-    stack = Stack(release=release, tag=tag, packages=packages, lock=lock, file=file)
+    packages = packages_for(specs.packages, release, interpreter.tag)
+    return check_stack(release, interpreter, packages, lock, file)
+
+
+def check_stack(
+    release: Release,
+    interpreter: Interpreter,
+    packages: Mapping[str, Package],
+    lock: Lock,
+    file: str,
+) -> Stack:
+    """A lock held against the packages of its interpreter, whether it is on disk yet or not.
+
+    ``file`` names the lock in errors; SpecError where they disagree.
+    """
+    stack = Stack(release=release, tag=interpreter.tag, packages=packages, lock=lock, file=file)
     _check_target(stack, interpreter, release.floor)
     for package in packages.values():
         _check_package(stack, package)
@@ -205,12 +224,15 @@ def _check_arrivals(stack: Stack) -> None:
 
 def unaccepted(stack: Stack) -> list[Distribution]:
     """What a lock holds that is neither a package nor accepted as brought along by one."""
-    accepted = {name for package in stack.packages.values() for name in package.brings}
-    return [
+    packages = stack.packages.values()
+    accepted = {name for package in packages for name in package.brings}
+    building = {name for package in packages for name in build_roots(package)}
+    unknown = [
         dist
-        for dist in stack.lock.distribution
+        for dist in (*stack.lock.distribution, *stack.lock.build)
         if dist.name not in stack.packages and dist.name not in accepted
     ]
+    return [d for d in unknown if d in stack.lock.distribution or d.name not in building]
 
 
 def asked_by(dist: Distribution) -> str:

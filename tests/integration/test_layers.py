@@ -51,7 +51,7 @@ class Layers:
 
     def packages(self) -> list[Package]:
         """The packages that the interpreter has."""
-        return list(packages_for(SPECS, RELEASE, self.tag).values())
+        return list(packages_for(SPECS.packages, RELEASE, self.tag).values())
 
 
 @pytest.fixture(scope="session", params=TAGS)
