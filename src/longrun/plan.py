@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longrun.errors import UsageError
+from longrun.errors import SpecError, UsageError
 from longrun.model import (
     SDIST,
     Archive,
@@ -300,9 +300,16 @@ class _Planner:
         )
 
     def _wheel_source(self, dist: Distribution, source: Source) -> Step:
-        # the tag without its platform: one file may serve several interpreters, or each its own
+        # one file may serve several interpreters, or each has its own: version and tag tell
         kind = dist.tag.rpartition("-")[0] or dist.tag
-        return self.source(f"{dist.name}-{kind}", dist.version, source)
+        step = self.source(f"{dist.name}-{dist.version}-{kind}", dist.version, source)
+        if step.key != dist.sha256:
+            raise SpecError(
+                f"specs/locks/{self.release.name}: {dist.name} {dist.version} has two sha256 for "
+                f"{dist.file}: {step.key} and {dist.sha256}",
+                remedy="./build.py lock --upgrade " + dist.name,
+            )
+        return step
 
     def interpreter(self, interpreter: Interpreter) -> Step:
         series = tuple(

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from stack_maker import give_stack
 
 from longrun import plan as plan_module
 from longrun.errors import UsageError
-from longrun.plan import changes, choose_interpreters, choose_release
+from longrun.plan import changes, choose_interpreters, choose_release, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,3 +173,71 @@ def test_planning_starts_no_program_and_opens_no_connection():
     )
     assert done.returncode == 0, done.stderr
     assert '"archive/cpython-3.13"' in done.stdout
+
+
+def layer_plan(checkout, *layers, versions=("3.13", "3.11")):
+    specs = checkout.specs()
+    release = choose_release(specs, None)
+    chosen = choose_interpreters(specs, release, list(versions))
+    return make_plan(specs, release, chosen, layers=layers)
+
+
+def inputs(plan, step_id):
+    return [step.id for step in plan.find(step_id).inputs]
+
+
+def test_a_layer_is_made_of_the_prefix_and_of_its_distributions(checkout):
+    give_stack(checkout.root)
+    plan = layer_plan(checkout, "base", "controls")
+    assert inputs(plan, "layer/base-cp313") == ["prefix/cpython-3.13", "wheel/cp313-numpy"]
+    wheels = ("numpy", "pyepics", "pyparsing", "tracker")
+    assert sorted(inputs(plan, "layer/controls-cp311")) == [
+        "prefix/cpython-3.11",
+        *(f"wheel/cp311-{name}" for name in wheels),
+    ]
+    assert [step.id for step in plan.targets] == [
+        f"archive/{layer}-{tag}" for tag in ("cp313", "cp311") for layer in ("base", "controls")
+    ]
+
+
+def test_without_a_layer_nothing_of_the_stack_is_read(checkout):
+    checkout.write("specs/packages/broken.toml", "not TOML")
+    assert not [step for step in checkout.plan().steps if step.kind in ("wheel", "layer")]
+
+
+def test_one_changed_version_changes_that_wheel_and_what_is_assembled_of_it(checkout):
+    give_stack(checkout.root)
+    before = {step.id: step.key for step in layer_plan(checkout, "base", "controls").steps}
+    lock = "specs/locks/2026.1/cp313.lock.toml"
+    checkout.replace(lock, 'version = "3.3.3"', 'version = "3.3.4"')
+    checkout.replace(lock, "pyparsing-3.3.3", "pyparsing-3.3.4")
+    text = (checkout.root / lock).read_text()
+    row = text[text.index('name = "pyparsing"') :]
+    sha256 = row[row.index('sha256 = "') + 10 :][:64]
+    checkout.replace(lock, sha256, "7" * 64)
+    after = {step.id: step.key for step in layer_plan(checkout, "base", "controls").steps}
+    changed = {step_id for step_id in after if after[step_id] != before.get(step_id)}
+    assert {step_id.partition("/")[2] for step_id in changed if "source" not in step_id} == {
+        "cp313-pyparsing",
+        "controls-cp313",
+    }
+
+
+def test_an_sdist_is_built_with_the_toolchain_and_what_its_spec_names(checkout):
+    give_stack(checkout.root)
+    plan = layer_plan(checkout, "controls")
+    assert inputs(plan, "wheel/cp313-tracker")[1:] == [
+        "prefix/cpython-3.13",
+        "toolchain/cc",
+        "wheel/cp313-setuptools",
+        "wheel/cp313-wheel",
+    ]
+    assert "wheel/cp313-setuptools" not in inputs(plan, "layer/controls-cp313")
+
+
+def test_a_file_that_serves_two_interpreters_is_one_source(checkout):
+    give_stack(checkout.root)
+    plan = layer_plan(checkout, "controls")
+    shared = {inputs(plan, f"wheel/{tag}-pyparsing")[0] for tag in ("cp313", "cp311")}
+    own = {inputs(plan, f"wheel/{tag}-numpy")[0] for tag in ("cp313", "cp311")}
+    assert (len(shared), len(own)) == (1, 2)
