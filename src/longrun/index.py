@@ -173,18 +173,18 @@ class Index:
         if not equal:
             raise SpecError(f"{file}: index: expected name==version, found {requirement!r}")
         files = self.project(name)
+        index = f"the package index ({', '.join(map(shown, self.addresses))})"
         found = [item for item in files if item.name == file]
         for item in found:
             if item.sha256 in ("", sha256):
                 return item
         if found:
             raise SourceError(
-                f"the package index's {file} has the sha256 {found[0].sha256}, "
-                f"not the pinned {sha256}",
+                f"{index} has a {file} with the sha256 {found[0].sha256}, not the pinned {sha256}",
                 remedy="Find out who changed it, and take the file from elsewhere till then.",
             )
         raise SourceError(
-            f"the package index has no {_instead(files, name, version, file)}",
+            f"{index} has no {_instead(files, name, version, file)}",
             remedy="Take the file from elsewhere, or lock what there is: "
             f"./build.py lock --upgrade {name}",
         )

@@ -555,7 +555,7 @@ def test_a_withdrawn_file_is_locked_and_so_it_comes(site: Site, tmp_path: Path) 
 def test_an_index_whose_file_is_not_the_pinned_one(site: Site, tmp_path: Path) -> None:
     wanted = source(file=WHEEL, index="tiny==1.0")
     message = refused(tmp_path, wanted, index=offer(site, WHEEL, sha256="0" * 64))
-    assert f"index:tiny==1.0: the package index's {WHEEL} has the sha256 {'0' * 64}" in message
+    assert f"{site.url}/simple) has a {WHEEL} with the sha256 {'0' * 64}" in message
     assert f"not the pinned {wanted.sha256}" in message
     assert [path for path, _ in site.asked] == ["/simple/tiny/"]
 
@@ -571,18 +571,16 @@ def test_an_index_without_the_file_names_what_it_has(site: Site, tmp_path: Path)
     other = WHEEL.replace("2_28", "2_17")
     wanted = source(file=WHEEL, index="tiny==1.0")
     message = refused(tmp_path, wanted, index=offer(site, SDIST, other))
-    assert f"the package index has no {WHEEL}; of tiny 1.0 it has {other}, {SDIST}" in message
+    assert f"/simple) has no {WHEEL}; of tiny 1.0 it has {other}, {SDIST}" in message
 
 
 def test_an_index_without_the_version_names_the_nearest(site: Site, tmp_path: Path) -> None:
     versions = ["0.1", "0.9", "0.10", "1.1", "2.0", "3.0", "odd!"]
     index = offer(site, *(f"tiny-{version}.tar.gz" for version in versions))
     message = refused(tmp_path, source(file=SDIST, index="tiny==1.0"), index=index)
-    assert (
-        "the package index has no tiny 1.0; the nearest versions are 0.9, 0.10, 1.1, 2.0" in message
-    )
+    assert "has no tiny 1.0; the nearest versions are 0.9, 0.10, 1.1, 2.0" in message
     message = refused(tmp_path, source(file=SDIST, index="tiny==odd"), index=index)
-    assert "the package index has no tiny odd; nor any other" in message
+    assert "has no tiny odd; nor any other" in message
 
 
 def test_an_index_without_the_project(site: Site, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def build(root: Path, arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     outcome = realise(context, plan, targets, arguments)
     if outcome.failed:
-        return _failure(outcome)
+        return failure(outcome)
     if arguments.step:
         _print_entries(context, targets)
     else:
@@ -51,7 +51,7 @@ def fetch(root: Path, arguments: argparse.Namespace) -> int:
     sources = tuple(step for step in plan.steps if step.kind == "source")
     outcome = realise(context, plan, sources, arguments)
     if outcome.failed:
-        return _failure(outcome)
+        return failure(outcome)
     total = sum(step.spec.size for step in sources if isinstance(step.spec, Source))
     print(f"{len(sources)} sources, {size(total)}, are in the store; `build --offline` can run")
     return 0
@@ -165,7 +165,8 @@ def _entry(context: Context, step: Step) -> Entry:
     return entry
 
 
-def _failure(outcome: Outcome) -> int:
+def failure(outcome: Outcome) -> int:
+    """Say what failed and what is kept; the exit code of the first."""
     names = ", ".join(outcome.failed)
     print(
         f"\nbuild.py: {len(outcome.failed)} failed ({names}), {len(outcome.blocked)} blocked, "
