@@ -106,7 +106,7 @@ def test_why_tells_which_file_satisfies_it_and_whether_its_step_is_built(cli, ch
         ("cp311-numpy", "source numpy-2.4.0-cp311-cp311-manylinux_2_28_x86_64.whl"),
         ("layer/controls-cp311", "needs prefix/cpython-3.11 2026.1"),
         ("archive/gui-cp313", "needs layer/gui-cp313"),
-        ("source/numpy-cp313-cp313", "needed by wheel/cp313-numpy"),
+        ("source/numpy-2.5.1-cp313-cp313", "needed by wheel/cp313-numpy"),
     ],
 )
 def test_a_step_of_a_layer_is_found_without_naming_the_layer(cli, step, expected):
@@ -195,12 +195,12 @@ def test_every_step_has_its_line_in_a_pipe_and_with_all(cli, monkeypatch):
 
 
 def test_another_file_of_the_same_version_is_told_as_that(cli, checkout, tmp_path):
-    build(checkout, Store(tmp_path / "cache/store"), "source/numpy-cp313-cp313")
+    build(checkout, Store(tmp_path / "cache/store"), "source/numpy-2.5.1-cp313-cp313")
     lock = "specs/locks/2026.1/cp313.lock.toml"
     text = (checkout.root / lock).read_text()
     digest = re.search(r'numpy.*?sha256 = "(\w+)"', text, re.DOTALL)
     assert digest
     checkout.replace(lock, digest[1], "0" * 64)
     rows = json.loads(cli("plan", "--layer", "gui", "--json")[1])["steps"]
-    (row,) = (row for row in rows if row["id"] == "source/numpy-cp313-cp313")
+    (row,) = (row for row in rows if row["id"] == "source/numpy-2.5.1-cp313-cp313")
     assert row["reasons"] == ["another file of 2.5.1"]
