@@ -125,6 +125,24 @@ def test_a_table_is_in_groups_with_summary_heads_and_totals(screen):
     assert "in all: 4 distributions, 25.1 MB" in lines
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GNU Lesser General Public License v3 (LGPLv3)", "LGPLv3"),
+        ("Apache Software License", "Apache"),
+        ("MIT License", "MIT"),
+        ("Zlib AND (MIT OR X)", "Zlib AND (MIT OR…"),
+        ("MIT License, BSD License", "MIT License, BSD…"),
+        ("", "-"),
+    ],
+)
+def test_a_table_has_licences_short(screen, checkout, text, shown):
+    lock = "specs/locks/2026.1/cp313.lock.toml"
+    checkout.replace(lock, '"EPICS Open License"', f'"{text}"')
+    (row,) = (line for line in screen(140, "list") if line.startswith("  pyepics "))
+    assert f"  {shown}  " in row
+
+
 def test_totals_are_told_by_interpreter_where_they_differ(screen):
     lines = screen(120, "list")
     assert "  cp313: 1 distribution, 300 kB; cp311: 0 distributions, 0 B" in lines
@@ -210,6 +228,7 @@ def test_what_only_a_build_needs_is_shown_as_that(cli):
     assert "only builds from sdists need it; it is not installed" in words
     assert "builds of tracker" in words
     assert "layer" not in words
+    assert "built with setuptools>=61" in " ".join(cli("show", "tracker")[1].split())
 
 
 @pytest.mark.parametrize(

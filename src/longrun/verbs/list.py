@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from longrun.term import clip, fold, paint, size, terminal, width
 from longrun.verbs.context import Context
 from longrun.verbs.stacks import Item, Stacks, facts, load_stacks
 
-LICENCE = range(10, 23)
-"""Columns of a licence: none is shown in less, and some metadata have a whole sentence there."""
+LICENCE = range(10, 19)
+"""Columns that a licence may have: in less it is not shown, and some are a whole sentence."""
 
 NARROW = 100
 """Columns of a terminal below which long names and versions are cut, too."""
@@ -113,28 +114,26 @@ def _size(row: Mapping[str, Any]) -> int:
 
 
 class Columns:
-    """How wide the columns of a table are: the same in all its groups."""
+    """How wide the columns of a layer's table are: what the others leave is for the reason."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        rows = document["distributions"]
+    def __init__(self, rows: list[dict[str, Any]], tags: list[str]) -> None:
         longest = (20, 10) if width() < NARROW else (40, 20)
-        self.tags = list(document["interpreters"])
-        self.name = min(longest[0], max((len(row["name"]) for row in rows), default=4))
+        self.tags = tags
+        self.name = min(longest[0], max(len(row["name"]) for row in rows))
         self.versions = {
             tag: min(longest[1], max([len(tag), *(len(version(row, tag)) for row in rows)]))
-            for tag in self.tags
+            for tag in tags
         }
         left = width() - 2 - self.name - sum(2 + room for room in self.versions.values()) - 10 - 2
-        longest_licence = max([len("licence"), *(len(row["licence"]) for row in rows)])
-        self.licence = min(longest_licence, left // 3, LICENCE[-1])
-        if self.licence < LICENCE[0]:
-            self.licence = 0
+        room = min(left // 3, LICENCE[-1])
+        longest_licence = max([len("licence"), *(len(licence(row)) for row in rows)])
+        self.licence = min(longest_licence, room) if room in LICENCE else 0
         self.reason = max(10, left - (self.licence + 2 if self.licence else 0))
 
-    def line(self, name: str, versions: Mapping[str, str], licence: str, size: str) -> list[str]:
+    def line(self, name: str, versions: Mapping[str, str], terms: str, size: str) -> list[str]:
         """The cells before the reason, cut and padded."""
         cells = [(name, self.name), *((versions[tag], self.versions[tag]) for tag in self.tags)]
-        cells += [(licence, self.licence)] if self.licence else []
+        cells += [(terms, self.licence)] if self.licence else []
         return [*(f"{clip(text, room):<{room}}" for text, room in cells), f"{size:>8}"]
 
 
@@ -144,21 +143,26 @@ def version(row: Mapping[str, Any], tag: str) -> str:
     return str(files[tag]["version"]) if tag in files else "-"
 
 
+def licence(row: Mapping[str, Any]) -> str:
+    """The licence in few columns: of `GNU Lesser General Public License v3 (LGPLv3)` the end."""
+    text = " ".join(row["licence"].split()) or "-"
+    if short := re.fullmatch(r"[^,]* License[^,]* \(([^()]+)\)", text):
+        return short[1]
+    return text if "," in text else text.removesuffix(" License").removesuffix(" Software")
+
+
 def _print_tables(document: Mapping[str, Any]) -> None:
-    columns = Columns(document)
+    tags = list(document["interpreters"])
     pythons = ", ".join(
         f"{tag} (CPython {item['python']})" for tag, item in document["interpreters"].items()
     )
     title = paint("bold", f"Longrun {document['release']}")
     print(f"{title}: {pythons} on {document['platform']}")
-    heads = columns.line("name", {tag: tag for tag in columns.tags}, "licence", "size")
     for layer in document["layers"]:
         print(f"\n{paint('cyan', layer['name'])}: {_heading(layer)}")
         rows = [row for row in document["distributions"] if row["layer"] == layer["name"]]
         if rows:
-            print(paint("dim", "  " + "  ".join([*heads, "why"])))
-        for row in rows:
-            _print_row(row, columns)
+            _print_table(rows, tags)
         for line in fold(in_words(layer["own"]), indent=2):
             print(paint("dim", f"  {line}"))
     print("\n" + "\n".join(fold(f"{paint('bold', 'in all')}: {in_words(document['totals'])}")))
@@ -169,6 +173,14 @@ def _print_tables(document: Mapping[str, Any]) -> None:
     )
 
 
+def _print_table(rows: list[dict[str, Any]], tags: list[str]) -> None:
+    columns = Columns(rows, tags)
+    heads = columns.line("name", {tag: tag for tag in tags}, "licence", "size")
+    print(paint("dim", "  " + "  ".join([*heads, "why"])))
+    for row in rows:
+        _print_row(row, columns)
+
+
 def _heading(layer: Mapping[str, Any]) -> str:
     on = f"; on {', '.join(layer['includes'])}" if layer["includes"] else ""
     return clip(f"{layer['summary']}{on}", width() - len(layer["name"]) - 2)
@@ -176,8 +188,7 @@ def _heading(layer: Mapping[str, Any]) -> str:
 
 def _print_row(row: Mapping[str, Any], columns: Columns) -> None:
     versions = {tag: version(row, tag) for tag in columns.tags}
-    licence = " ".join(row["licence"].split())
-    name, *cells = columns.line(row["name"], versions, licence, size(_size(row)))
+    name, *cells = columns.line(row["name"], versions, licence(row), size(_size(row)))
     why = clip(reason(row), columns.reason)
     if row["curated"]:
         print("  " + "  ".join([paint("bold", name), *cells, why]))

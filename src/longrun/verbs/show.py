@@ -129,6 +129,8 @@ def _relations(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "checked with", ", ".join(f"import {name}" for name in package["imports"])
     if package and package["brings"]:
         yield "brings", ", ".join(package["brings"])
+    if package and package["build"]:
+        yield "built with", ", ".join(package["build"]["requires"]) or "nothing else"
     yield from _listed("asked for by", files, lambda file: map(_asker, file["required_by"].items()))
     yield from _listed("asks for", files, lambda file: map(_requirement, file["requires"].items()))
     yield from _listed("builds of", files, lambda file: file["for_builds_of"])
