@@ -65,6 +65,18 @@ def _verbs_that_build(verb: AddVerb) -> None:
 
 
 def _verbs_of_the_stack(verb: AddVerb) -> None:
+    sub = verb("add", "take a package into the stack: spec, locks, what comes along", "add:add")
+    sub.add_argument(
+        "requirement", metavar="NAME", help="with extras and versions, if any: 'psycopg[binary]>=3'"
+    )
+    sub.add_argument("--layer", required=True, metavar="L", help="layer of the stack it goes to")
+    sub.add_argument("--why", default="", metavar="TEXT", help="what a control room does with it")
+    sub.add_argument("--owner", default="unassigned", metavar="TEXT", help="who answers for it")
+    sub.add_argument("--sdist", action="store_true", help="build it where there is no wheel")
+    _release(sub, option=True, every=True, layers=False)
+    sub.add_argument("--dry-run", action="store_true", help="only say what would change")
+    _json(sub)
+
     sub = verb("lock", "make the locks what the specs say; show what changes", "lock:lock")
     sub.add_argument("release", nargs="?", metavar="RELEASE", help="such as 2026.1")
     sub.add_argument(
@@ -77,6 +89,10 @@ def _verbs_of_the_stack(verb: AddVerb) -> None:
     sub.add_argument("--accept-all", action="store_true", help="let in all that comes along")
     sub.add_argument("--check", action="store_true", help="only say whether they are (status 3)")
     sub.add_argument("--dry-run", action="store_true", help="only say what would change")
+    _json(sub)
+
+    sub = verb("outdated", "tell what is newer, and what holds it back", "outdated:outdated")
+    _release(sub, every=True, layers=False)
     _json(sub)
 
 

@@ -18,7 +18,7 @@ from longrun.errors import SourceError, SpecError
 from longrun.index import File, Index, in_parallel
 from longrun.model import SDIST, Distribution, Interpreter, Lock, Package, Release
 from longrun.offers import Choice, newest, offers
-from longrun.resolve import Described, Question, Uv, no_version
+from longrun.resolve import Described, Question, Unsatisfiable, Uv, no_version
 from longrun.specs import normalised
 from longrun.tags import best_tag
 
@@ -77,10 +77,8 @@ class Pinned:
 def make_lock(order: Order, index: Index, uv: Uv) -> Made:
     """Resolve, choose, check. SpecError or SourceError; nothing is written."""
     described = describe_sdists(order, index)
-    versions = uv.resolve(_question(order, described))
-    stack = pin(versions, order, index)
+    stack = keep(order, described, index, uv) or resolve(order, described, index, uv)
     closure = close(_roots(order.packages), _facts(stack), order.target)
-    _require_agreement(closure, versions, order)
     build, asks = pin_build(order, index, uv, stack)
     lock = Lock(
         release=order.release.name,
@@ -91,6 +89,78 @@ def make_lock(order: Order, index: Index, uv: Uv) -> Made:
         build=_distributions(build, {}, asks),
     )
     return Made(lock=lock, warnings=tuple(warn(lock, index)) if order.thorough else ())
+
+
+def resolve(
+    order: Order, described: tuple[Described, ...], index: Index, uv: Uv
+) -> dict[str, Pinned]:
+    """The whole stack, resolved; what was locked is only a preference."""
+    versions = uv.resolve(_question(order, described))
+    stack = pin(versions, order, index)
+    closure = close(_roots(order.packages), _facts(stack), order.target)
+    _require_agreement(closure, versions, order)
+    return stack
+
+
+def keep(
+    order: Order, described: tuple[Described, ...], index: Index, uv: Uv
+) -> dict[str, Pinned] | None:
+    """The stack as it was locked with what is new or to be moved, where nothing else has to move.
+
+    uv then looks at a few projects only, or is not asked at all. None where that does not go, or
+    where something older than the newest would come of it.
+    """
+    target = (order.target.python, order.target.floor.tag)
+    if order.before is None or order.upgrade_all:
+        return None
+    if (order.before.python, order.before.platform) != target:
+        return None
+    loose = _loose(order)
+    versions = {d.name: d.version for d in order.before.distribution if d.name not in loose}
+    if loose:
+        question = replace(
+            _question(order, described),
+            requirements=tuple(loose.values()),
+            constraints=tuple(f"{name}=={version}" for name, version in versions.items()),
+            pins={},
+        )
+        try:
+            found = uv.resolve(question)
+        except Unsatisfiable:
+            return None
+        if any(_has_newer(name, found[name], order, index) for name in loose):
+            return None
+        versions |= found
+    stack = pin(versions, order, index)
+    closure = close(_roots(order.packages), _facts(stack), order.target)
+    stack = {name: item for name, item in stack.items() if name in closure.extras}
+    agrees = not disagreements(closure, {name: item.version for name, item in stack.items()})
+    return stack if agrees else None
+
+
+def _loose(order: Order) -> dict[str, str]:
+    """What the lock before does not satisfy, and what is to be upgraded, as requirements."""
+    locked = {dist.name: dist for dist in order.before.distribution} if order.before else {}
+    found = {}
+    for name, package in order.packages.items():
+        dist, constraint = locked.get(name), package.constraint_for(order.target.tag)
+        good = dist and _allows(constraint, dist.version) and {*package.extras} <= {*dist.extras}
+        if not good or name in order.upgrade:
+            found[name] = f"{_with_extras(package)}{constraint}"
+    return found | {name: name for name in order.upgrade if name in locked and name not in found}
+
+
+def _has_newer(name: str, version: str, order: Order, index: Index) -> bool:
+    package = order.packages.get(name)
+    constraint = package.constraint_for(order.target.tag) if package else ""
+    found = offers(index.project(name), order.target)
+    best = newest(found, constraint, build=_can_build(name, order))
+    return best is not None and best.version > Version(version)
+
+
+def question_for(order: Order, index: Index) -> Question:
+    """What uv is asked for the whole stack."""
+    return _question(order, describe_sdists(order, index))
 
 
 def _question(order: Order, described: tuple[Described, ...]) -> Question:
@@ -164,7 +234,7 @@ def pin(versions: Mapping[str, str], order: Order, index: Index) -> dict[str, Pi
 
 def _pin(name: str, version: str, order: Order, index: Index) -> Pinned:
     old = order.old(name)
-    if old is not None and _still_good(old, version, order):
+    if old and _still_good(old, version, order):
         if order.thorough:
             check_hash(old, index)
         return Pinned(

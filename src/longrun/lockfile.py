@@ -101,7 +101,7 @@ def _differences(old: Lock | None, new: Lock, moves: Moves) -> Iterator[Change]:
         was = {dist.name: dist for dist in _part(old, build)}
         now = {dist.name: dist for dist in _part(new, build)}
         for name in sorted(was.keys() | now.keys()):
-            change = _change(was.get(name), now.get(name), new, moves)
+            change = _change(was.get(name), now.get(name), old, new, moves)
             if change:
                 yield dataclasses.replace(change, build=build)
 
@@ -113,7 +113,11 @@ def _part(lock: Lock | None, build: bool) -> tuple[Distribution, ...]:
 
 
 def _change(
-    was: Distribution | None, now: Distribution | None, new: Lock, moves: Moves
+    was: Distribution | None,
+    now: Distribution | None,
+    old: Lock | None,
+    new: Lock,
+    moves: Moves,
 ) -> Change | None:
     tags = (new.interpreter,)
     if was is None and now is not None:
@@ -144,7 +148,7 @@ def _change(
             name=now.name,
             before=was.version if was.version != now.version else was.file,
             after=now.version if was.version != now.version else now.file,
-            why=_why_moved(was, now, new, moves),
+            why=_why_moved(was, now, old, new, moves),
             tags=tags,
             dist=now,
         )
@@ -176,14 +180,21 @@ def _why_removed(was: Distribution, new: Lock) -> str:
     return f"nothing asks for it: {', '.join(gone[:5])} is gone"
 
 
-def _why_moved(was: Distribution, now: Distribution, new: Lock, moves: Moves) -> str:
+def _why_moved(
+    was: Distribution, now: Distribution, old: Lock | None, new: Lock, moves: Moves
+) -> str:
     package = moves.packages.get(now.name)
     constraint = package.constraint_for(new.interpreter) if package else ""
-    if not SpecifierSet(constraint).contains(was.version, prereleases=True):
+    if not _allows(constraint, was):
         return f"specs/packages/{now.name}.toml asks for {constraint}"
     for asker, at in now.required_by.items():
-        if not SpecifierSet(at).contains(was.version, prereleases=True):
+        if not _allows(at, was):
             return f"{asker} asks for {at}"
+    versions = {dist.name: dist for dist in new.distribution}
+    for dist in old.distribution if old else ():
+        at = dist.required_by.get(now.name, "")
+        if dist.name in versions and not _allows(at, versions[dist.name]):
+            return f"{was.version} asks for {dist.name}{at}, which is {versions[dist.name].version}"
     if now.name in moves.upgrade:
         return f"--upgrade {now.name}"
     if moves.upgrade_all:
@@ -191,6 +202,10 @@ def _why_moved(was: Distribution, now: Distribution, new: Lock, moves: Moves) ->
     if was.version == now.version:
         return "another file of the same version"
     return "so that all go together"
+
+
+def _allows(constraint: str, dist: Distribution) -> bool:
+    return SpecifierSet(constraint).contains(dist.version, prereleases=True)
 
 
 def retold(old: Mapping[str, Lock | None], new: Mapping[str, Lock]) -> int:

@@ -138,28 +138,43 @@ def offers(files: Iterable[File], target: Target) -> list[Offer]:
 def newest(
     found: Iterable[Offer], constraint: str = "", *, build: bool, prereleases: bool = False
 ) -> Offer | None:
-    """The newest that can be had within a constraint."""
+    """The newest that can be had within a constraint.
+
+    Pre-releases count where the constraint names one, or where there is nothing else: as for uv.
+    """
+    rows = list(found)
     allowed = SpecifierSet(constraint)
-    for offer in found:
-        within = allowed.contains(offer.version, prereleases=prereleases or None)
-        if within and offer.fits(build=build):
+    named = any(_is_prerelease(specifier.version) for specifier in allowed)
+    only = all(offer.version.is_prerelease for offer in rows)
+    for offer in rows:
+        if offer.version.is_prerelease and not (prereleases or named or only):
+            continue
+        if allowed.contains(offer.version, prereleases=True) and offer.fits(build=build):
             return offer
     return None
 
 
-def what_there_is(found: list[Offer], *, build: bool) -> str:
-    """For messages: the newest version that can be had, and what is the matter with the newest."""
+def _is_prerelease(version: str) -> bool:
+    try:
+        return Version(version).is_prerelease
+    except InvalidVersion:
+        return False  # such as 1.*
+
+
+def what_there_is(found: list[Offer], constraint: str = "", *, build: bool) -> str:
+    """For messages: the newest version that fits, and why the newest within a constraint does not.
+
+    The interpreter is named before it.
+    """
     if not found:
         return "the index has no file of it"
-    target = found[0].target
     best = newest(found, build=build) or newest(found, build=build, prereleases=True)
-    if best is None:
-        said = f"no version has a wheel for {target.title}"
-    else:
-        said = f"newest with a file for {target.title}: {best.version}"
-    stable = next((offer for offer in found if not offer.version.is_prerelease), found[0])
-    if stable is not best and not stable.fits(build=build):
-        said += f"; {stable.version} {stable.lacks()}"
+    said = f"newest that fits: {best.version}" if best else "no version fits"
+    within = [o for o in found if SpecifierSet(constraint).contains(o.version, prereleases=True)]
+    stable = [offer for offer in within if not offer.version.is_prerelease]
+    for offer in (stable or within)[:1]:
+        if not offer.fits(build=build):
+            said += f"; {offer.version} {offer.lacks()}"
     return said
 
 

@@ -311,7 +311,8 @@ def no_version(package: Package, found: list[Offer], target: Target) -> Unsatisf
         remedy += ", or give it a [build] table to build the sdist"
     return Unsatisfiable(
         f"no version of {package.name}{package.constraint_for(target.tag)} for {target.title}: "
-        f"{what_there_is(found, build=build)}; {file} asks for it",
+        f"{what_there_is(found, package.constraint_for(target.tag), build=build)}; "
+        f"{file} asks for it",
         tag=target.tag,
         remedy=remedy,
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
 
 from longrun.accept import Arrival, Settlement, settle
 from longrun.errors import LongrunError, SetupError, SpecError
@@ -29,12 +33,12 @@ from longrun.lockfile import (
     why_here,
 )
 from longrun.model import Interpreter, Lock, Package, Release
-from longrun.plan import choose_interpreters
+from longrun.plan import choose_interpreters, choose_release
 from longrun.resolve import Uv
 from longrun.specfile import with_brings
 from longrun.specs import Specs, check_packages, parse_spec
 from longrun.stack import check_stack, packages_for
-from longrun.term import paint, size
+from longrun.term import clip, paint, size
 from longrun.verbs.context import Context
 
 
@@ -118,6 +122,12 @@ class Desk:
             return dict(
                 zip(self.interpreters, pool.map(one, self.interpreters.values()), strict=True)
             )
+
+
+def open_desk(root: Path, arguments: argparse.Namespace) -> Desk:
+    """The release that a verb is about."""
+    context = Context(root)
+    return Desk(context, choose_release(context.specs, arguments.release))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +228,8 @@ def require_made(made: Mapping[str, Made | LongrunError]) -> dict[str, Made]:
     return {tag: item for tag, item in made.items() if isinstance(item, Made)}
 
 
+SHOWN_LICENCE = 28
+
 SIGNS = {
     ADDED: ("+", "green"),
     MOVED: ("~", "yellow"),
@@ -232,41 +244,44 @@ def print_changes(proposal: Proposal) -> None:
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
     for change, row in zip(proposal.changes, rows, strict=True):
         sign, colour = SIGNS[change.kind]
-        cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        print(f"  {paint(colour, sign)} {cells}  {paint('dim', change.why)}".rstrip())
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True) if width]
+        print(f"  {paint(colour, sign)} {'  '.join(cells)}  {paint('dim', change.why)}".rstrip())
     if proposal.retold:
-        print(f"  {proposal.retold} entries differ only in who asks for them")
-    for dropped in proposal.settlement.dropped:
-        print(
-            f"  {paint('yellow', '~')} specs/packages/{dropped.package}.toml: "
-            f"brings {dropped.name} no more: {dropped.why}"
-        )
-    for arrival in proposal.settlement.accepted:
-        print(
-            f"  {paint('yellow', '~')} specs/packages/{arrival.home}.toml: "
-            f"brings {arrival.dist.name}"
-        )
+        print(f"    {proposal.retold} entries differ only in who asks for them")
+    for line in _brings_lines(proposal.settlement):
+        print(f"  {paint('yellow', '~')} {line}")
     for warning in proposal.warnings:
         print(f"  {paint('yellow', '!')} {warning}")
 
 
 def _row(change: Change, proposal: Proposal) -> tuple[str, str, str, str]:
+    """The columns of a change: name and versions, interpreters, size, licence."""
     versions = " -> ".join(filter(None, (change.before, change.after)))
-    every = set(change.tags) == set(proposal.locks)
-    tags = "" if every else ", ".join(change.tags)
-    more = [size(change.dist.size), change.dist.licence] if change.kind == ADDED else []
-    return (
-        f"{change.name} {versions}",
-        tags,
-        more[0] if more else "",
-        " ".join(filter(None, [*more[1:], "(only for a build)" if change.build else ""])),
-    )
+    if change.kind == MOVED and Version(change.after) < Version(change.before):
+        versions += " (older)"
+    tags = "" if set(change.tags) == set(proposal.locks) else ", ".join(change.tags)
+    told = [size(change.dist.size), change.dist.licence] if change.kind == ADDED else ["", ""]
+    licence = clip(told[1], SHOWN_LICENCE)
+    build = "(only for a build)" if change.build else ""
+    return f"{change.name} {versions}", tags, told[0], " ".join(filter(None, [licence, build]))
+
+
+def _brings_lines(settlement: Settlement) -> Iterator[str]:
+    """What changes in `brings`, a line for each package and reason."""
+    homes: dict[str, list[str]] = {}
+    for arrival in settlement.accepted:
+        homes.setdefault(arrival.home, []).append(arrival.dist.name)
+    for home, names in sorted(homes.items()):
+        yield f"specs/packages/{home}.toml: brings {', '.join(names)}"
+    for item in settlement.dropped:
+        yield f"specs/packages/{item.package}.toml: brings {item.name} no more: {item.why}"
 
 
 def arrival_lines(arrivals: Iterable[Arrival], packages: Mapping[str, Package]) -> list[str]:
     """Each arrival in a line: name, version, licence, size, who asks for it."""
     return [
-        f"{item.dist.name} {item.dist.version}  {item.dist.licence or 'no licence given'}  "
+        f"{item.dist.name} {item.dist.version}  "
+        f"{clip(item.dist.licence, SHOWN_LICENCE) or 'no licence given'}  "
         f"{size(item.dist.size)}  {why_here(item.dist, packages)}"
         for item in arrivals
     ]
@@ -312,3 +327,35 @@ def _arrival(item: Arrival) -> dict[str, Any]:
         "size": item.dist.size,
         "required_by": item.dist.required_by,
     }
+
+
+def tell(proposal: Proposal, arguments: argparse.Namespace) -> None:
+    """Print the diff, or all of it as JSON."""
+    if arguments.json:
+        print(json.dumps(document(proposal), indent=1))
+        return
+    counts = _counts({tag: len(lock.distribution) for tag, lock in proposal.locks.items()})
+    print(f"Longrun {paint('bold', proposal.desk.release.name)}: {counts}")
+    print_changes(proposal)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{tag} {count} distributions" for tag, count in counts.items())
+
+
+def finish(proposal: Proposal, arguments: argparse.Namespace) -> int:
+    """Write, or say what would be written; SpecError where --check finds a difference."""
+    root = proposal.desk.context.root
+    names = [path.relative_to(root).as_posix() for path in proposal.files]
+    say = (lambda _text: None) if arguments.json else print
+    if not names:
+        say("the locks are what the specs say; nothing to write")
+        return 0
+    if getattr(arguments, "check", False):
+        raise SpecError(f"not what the specs say: {', '.join(names)}", remedy="./build.py lock")
+    if arguments.dry_run:
+        say(f"would write {', '.join(names)}")
+        return 0
+    proposal.write()
+    say(f"wrote {', '.join(names)}")
+    return 0

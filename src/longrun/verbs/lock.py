@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from longrun.errors import SpecError, UsageError
 from longrun.lockfile import Moves
-from longrun.plan import choose_release
 from longrun.specs import near, normalised
-from longrun.term import paint
-from longrun.verbs.context import Context
 from longrun.verbs.desk import (
     Desk,
     Proposal,
     arrival_lines,
-    document,
-    print_changes,
+    finish,
+    open_desk,
     propose,
     require_made,
+    tell,
 )
 
 
@@ -52,12 +48,6 @@ def lock(root: Path, arguments: argparse.Namespace) -> int:
     return finish(proposal, arguments)
 
 
-def open_desk(root: Path, arguments: argparse.Namespace) -> Desk:
-    """The release that a verb is about."""
-    context = Context(root)
-    return Desk(context, choose_release(context.specs, arguments.release))
-
-
 def _upgrades(desk: Desk, arguments: argparse.Namespace) -> frozenset[str]:
     """The names to upgrade; UsageError where one is neither locked nor a package."""
     known = set(desk.specs.packages)
@@ -78,35 +68,3 @@ def _require_known(accepted: set[str], proposal: Proposal) -> None:
     }
     for name in sorted(accepted - present):
         raise UsageError(f"--accept {name}: nothing brings it{near(name, sorted(present))}")
-
-
-def tell(proposal: Proposal, arguments: argparse.Namespace) -> None:
-    """Print the diff, or all of it as JSON."""
-    if arguments.json:
-        print(json.dumps(document(proposal), indent=1))
-        return
-    counts = _counts({tag: len(lock.distribution) for tag, lock in proposal.locks.items()})
-    print(f"Longrun {paint('bold', proposal.desk.release.name)}: {counts}")
-    print_changes(proposal)
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{tag} {count} distributions" for tag, count in counts.items())
-
-
-def finish(proposal: Proposal, arguments: argparse.Namespace) -> int:
-    """Write, or say what would be written; SpecError where --check finds a difference."""
-    root = proposal.desk.context.root
-    names = [path.relative_to(root).as_posix() for path in proposal.files]
-    say = (lambda _text: None) if arguments.json else print
-    if not names:
-        say("the locks are what the specs say; nothing to write")
-        return 0
-    if getattr(arguments, "check", False):
-        raise SpecError(f"not what the specs say: {', '.join(names)}", remedy="./build.py lock")
-    if arguments.dry_run:
-        say(f"would write {', '.join(names)}")
-        return 0
-    proposal.write()
-    say(f"wrote {', '.join(names)}")
-    return 0
