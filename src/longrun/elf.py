@@ -337,9 +337,13 @@ def _exports(image: _Image, tags: dict[int, int], strings: bytes) -> Iterator[Sy
 
 @dataclass(frozen=True, kw_only=True)
 class Edits:
-    """What to change in a file; sizes and addresses stay as they are."""
+    """What to change in a file; sizes and addresses stay as they are.
+
+    ``clean_runpath`` takes out the entries of RPATH and RUNPATH that do not begin with ``$ORIGIN``.
+    """
 
     clear_runpath: bool = False
+    clean_runpath: bool = False
     clear_execstack: bool = False
 
 
@@ -354,6 +358,8 @@ def apply(path: Path, edits: Edits) -> bool:
     image = _image(data, str(path))
     if edits.clear_runpath:
         _clear_runpath(image, data)
+    if edits.clean_runpath:
+        _clean_runpath(image, data)
     if edits.clear_execstack:
         _clear_execstack(image, data)
     if data == before:
@@ -399,6 +405,26 @@ def _clear_runpath(image: _Image, data: bytearray) -> None:
             stop = min((start for start in shared if start > index), default=end)
             if not any(start <= index for start in shared):
                 data[base + index : base + stop] = bytes(stop - index)
+
+
+def _clean_runpath(image: _Image, data: bytearray) -> None:
+    entries = _dynamic(image)
+    tags = dict(entries)
+    strings = _strings(image, tags) if _DT_STRTAB in tags else b""
+    for tag, index in entries:
+        if tag not in (_DT_RPATH, _DT_RUNPATH):
+            continue
+        places = _string(image, strings, index).split(":")
+        kept = [place for place in places if place == "$ORIGIN" or place.startswith("$ORIGIN/")]
+        if not kept:
+            _clear_runpath(image, data)
+        elif kept != places:
+            end = strings.index(b"\0", index)
+            used = _used_strings(image, entries, strings)
+            if any(index < start <= end and _end(strings, start) == end for start in used):
+                raise image.fail("its RPATH is also part of another name, so it cannot be mended")
+            base = image.offset(tags[_DT_STRTAB], "DT_STRTAB")
+            data[base + index : base + end] = ":".join(kept).encode().ljust(end - index, b"\0")
 
 
 def _end(strings: bytes, start: int) -> int:
