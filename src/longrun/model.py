@@ -258,9 +258,9 @@ class Package:
         "for other processors; each must match.",
         default=(),
     )
-    clear_runpath: tuple[str, ...] = doc(
-        "Libraries of its wheel (globs below site-packages) whose RPATH and RUNPATH are taken out "
-        "because they lead out of the prefix; each must match.",
+    clean_runpath: tuple[str, ...] = doc(
+        "Libraries of its wheel (globs below site-packages) whose RPATH or RUNPATH loses the entries "
+        "that lead out of the prefix; each must match.",
         default=(),
     )
     brings: tuple[str, ...] = doc(
@@ -343,7 +343,7 @@ class Wheel:
     build: FromSdist | None = doc("How it is built, where it comes from an sdist.", default=None)
     needs: tuple[str, ...] = doc("Distributions that its build needs.", default=())
     exclude: tuple[str, ...] = doc("Globs of what is not installed.", default=())
-    clear_runpath: tuple[str, ...] = doc("Globs of what loses its RPATH.", default=())
+    clean_runpath: tuple[str, ...] = doc("Globs of what gets a clean RPATH.", default=())
     licence: str = doc("What its metadata says of its licence.", key=False, default="")
     source: Source = doc("The wheel or sdist.")
 

@@ -291,7 +291,7 @@ class _Planner:
                 build=from_sdist.build if from_sdist else None,
                 needs=tuple(needed.name for needed in needs),
                 exclude=package.exclude if package else (),
-                clear_runpath=package.clear_runpath if package else (),
+                clean_runpath=package.clean_runpath if package else (),
                 licence=dist.licence,
                 source=source,
             ),

@@ -194,18 +194,31 @@ def test_excluded_files_are_not_installed_and_record_does_not_name_them(tmp_path
     assert not [path for path in rows(job.out) if "win" in path]
 
 
-@pytest.mark.parametrize("key", ["exclude", "clear_runpath"])
+@pytest.mark.parametrize("key", ["exclude", "clean_runpath"])
 def test_a_glob_that_matches_nothing_is_an_error(tmp_path: Path, key: str) -> None:
     file = make_wheel(tmp_path / "source")
     with pytest.raises(BuildError, match=rf"demo: {key}: 'nothing/\*' matches no file"):
         rebuilt(tmp_path, file, **{key: ("nothing/*",)})
 
 
-def test_a_runpath_that_leads_out_of_the_prefix_is_taken_out(tmp_path: Path) -> None:
-    library = make_elf(runpath="\\$ORIGIN/.", needed=("libc.so.6",))
+@pytest.mark.parametrize(
+    ("runpath", "cleaned"),
+    [
+        ("\\$ORIGIN/.:$ORIGIN/.", "$ORIGIN/."),
+        ("$ORIGIN/../x.libs:\\$ORIGIN/.", "$ORIGIN/../x.libs"),
+        ("/home/qt/lib", ""),
+        ("$ORIGIN", "$ORIGIN"),
+        ("", ""),
+    ],
+)
+def test_a_runpath_that_leads_out_of_the_prefix_is_taken_out(
+    tmp_path: Path, runpath: str, cleaned: str
+) -> None:
+    library = make_elf(runpath=runpath, needed=("libc.so.6",))
     file = make_wheel(tmp_path / "source", files={"demo/__init__.py": "", "demo/libx.so": library})
-    job = rebuilt(tmp_path, file, clear_runpath=("demo/*.so",))
+    job = rebuilt(tmp_path, file, clean_runpath=("demo/*.so",))
     path = job.out / PACKAGES / "demo/libx.so"
-    assert elf.read(path).runpath == ""
-    assert b"$ORIGIN" not in path.read_bytes()
+    assert elf.read(path).runpath == cleaned
+    assert b"\\$ORIGIN" not in path.read_bytes()
+    assert b"/home/qt" not in path.read_bytes()
     assert rows(job.out)["demo/libx.so"][0] == f"sha256={encoded(sha256_file(path))}"

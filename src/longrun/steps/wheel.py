@@ -67,7 +67,7 @@ def build(job: Job) -> None:
     job.say("unpack")
     unpack(file, place)
     exclude(place, spec.exclude)
-    clear_runpath(place, spec.clear_runpath)
+    clean_runpath(place, spec.clean_runpath)
     job.say("bytecode")
     compile_bytecode(job, place)
     write_record(place)
@@ -211,10 +211,10 @@ def exclude(place: Place, patterns: Iterable[str]) -> None:
             path.rmdir()
 
 
-def clear_runpath(place: Place, patterns: Iterable[str]) -> None:
-    """Take RPATH and RUNPATH out of what the globs match; each must match."""
-    for path in matching(place, "clear_runpath", patterns):
-        if elf.apply(path, elf.Edits(clear_runpath=True)):
+def clean_runpath(place: Place, patterns: Iterable[str]) -> None:
+    """Let RPATH and RUNPATH of what the globs match stay in the prefix; each must match."""
+    for path in matching(place, "clean_runpath", patterns):
+        if elf.apply(path, elf.Edits(clean_runpath=True)):
             place.hashes[path.relative_to(place.root).as_posix()] = sha256_file(path)
 
 
