@@ -21,6 +21,7 @@ import json
 import os
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._index: dict[str, Path] | None = None
+        self._lock = threading.Lock()
 
     def prepare(self) -> None:
         """Make the store's directories; StoreError where that is not possible."""
@@ -138,11 +140,13 @@ class Store:
         return self.root / "logs" / f"{_name(step)}.log"
 
     def _entries(self) -> dict[str, Path]:
-        if self._index is None:
-            directory = self.root / "entries"
-            names = os.listdir(directory) if directory.is_dir() else []
-            self._index = {name.rpartition("-")[2]: directory / name for name in names}
-        return self._index
+        # one thread lists at a time: a list from before a commit must not replace one from after
+        with self._lock:
+            if self._index is None:
+                directory = self.root / "entries"
+                names = os.listdir(directory) if directory.is_dir() else []
+                self._index = {name.rpartition("-")[2]: directory / name for name in names}
+            return self._index
 
     # making
 
@@ -178,7 +182,8 @@ class Store:
             except BlockingIOError:
                 waiting()
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self._index = None  # another process may have built it since this one looked
+            with self._lock:
+                self._index = None  # another process may have built it since this one looked
             yield
         finally:
             os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,28 @@ def test_an_entry_is_found_by_its_key_and_read_only(store, checkout):
     for path in [entry.path, entry.tree, *entry.tree.rglob("*")]:
         assert path.is_symlink() or not path.stat().st_mode & 0o222, path
     assert leftovers(store) == []
+
+
+def test_an_entry_that_comes_while_another_thread_looks_is_found(store, checkout, monkeypatch):
+    """Sources come four at a time; each looks first what other processes have built."""
+    one, two = (checkout.plan().find(name) for name in ("library/z", "library/ssl"))
+    real, listed, committed = os.listdir, threading.Event(), threading.Event()
+
+    def listdir(path):
+        names = real(path)
+        if not listed.is_set():
+            listed.set()
+            committed.wait(0.5)
+        return names
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    looks = threading.Thread(target=store.get, args=(two.key,))
+    looks.start()
+    listed.wait(10)
+    put(store, one)
+    committed.set()
+    looks.join(10)
+    assert store.get(one.key) is not None
 
 
 def test_the_same_content_has_the_same_digest_and_other_content_another(store, checkout):
