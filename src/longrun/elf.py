@@ -37,6 +37,7 @@ _DT_VERDEF, _DT_VERDEFNUM, _DT_VERNEED, _DT_VERNEEDNUM = (0x6FFFFFFC + i for i i
 _DF_TEXTREL, _DF_BIND_NOW, _DF_1_NOW = 4, 8, 1
 _EXPORTED_BINDINGS = (1, 2, 10)  # STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE
 _EXPORTED_VISIBILITIES = (0, 3)  # STV_DEFAULT, STV_PROTECTED
+_SECTION_AND_FILE = (3, 4)
 _SYMBOL_TYPES = {0: "notype", 1: "object", 2: "func", 6: "tls", 10: "ifunc"}
 # Bounds that no real file comes near, so that a hostile one costs neither time nor memory.
 _MOST_ENTRIES = 10_000  # of the dynamic array, and symbol versions; libstdc++ defines about 60
@@ -46,6 +47,7 @@ _HEADER = struct.Struct("<16sHHIQQQIHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _DYNAMIC = struct.Struct("<QQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
+_EXPORT = struct.Struct("<IBBH16x")  # the same without address and size
 _VERNEED = struct.Struct("<HHIII")
 _VERNAUX = struct.Struct("<IHHII")
 _VERDEF = struct.Struct("<HHHHIII")
@@ -56,6 +58,10 @@ Buffer = bytes | bytearray | mmap.mmap
 
 class ElfError(AuditError):
     """Not an ELF64 little-endian file, or one whose parts do not fit together."""
+
+
+class OtherElfError(ElfError):
+    """An ELF file, but for machines of another word size or byte order."""
 
 
 class Symbol(NamedTuple):
@@ -147,8 +153,12 @@ def read(path: Path) -> Elf:
             return parse(data, str(path))
 
 
-def parse(data: Buffer, name: str) -> Elf:
-    """Read an ELF file from its bytes; ``name`` is for error messages."""
+def parse(data: Buffer, name: str, *, exporting: bytes = b"") -> Elf:
+    """Read an ELF file from its bytes; ``name`` is for error messages.
+
+    ``exports`` are left empty where no symbol's name holds ``exporting``: a big C++ library has
+    ten thousands of them, which is most of the work.
+    """
     image = _image(data, name)
     stack = image.find(_PT_GNU_STACK)
     interpreter = image.find(_PT_INTERP)
@@ -161,7 +171,7 @@ def parse(data: Buffer, name: str) -> Elf:
         stack_flags=stack.flags if stack else None,
     )
     entries = _dynamic(image)
-    return _with_dynamic(common, image, entries) if entries else common
+    return _with_dynamic(common, image, entries, exporting) if entries else common
 
 
 def _image(data: Buffer, name: str) -> _Image:
@@ -173,7 +183,7 @@ def _image(data: Buffer, name: str) -> _Image:
         bytes(data[: _HEADER.size])
     )
     if ident[4:6] != b"\x02\x01":
-        raise ElfError(f"{name}: not a 64-bit little-endian ELF file")
+        raise OtherElfError(f"{name}: not a 64-bit little-endian ELF file")
     if count and size != _SEGMENT.size:
         raise ElfError(f"{name}: damaged ELF file: program headers of {size} bytes")
     table = data[offset : offset + count * _SEGMENT.size]
@@ -201,7 +211,9 @@ def _dynamic(image: _Image) -> list[tuple[int, int]]:
     return entries
 
 
-def _with_dynamic(common: Elf, image: _Image, entries: list[tuple[int, int]]) -> Elf:
+def _with_dynamic(
+    common: Elf, image: _Image, entries: list[tuple[int, int]], exporting: bytes
+) -> Elf:
     tags = dict(entries)
     strings = _strings(image, tags)
     flags, flags_1 = tags.get(_DT_FLAGS, 0), tags.get(_DT_FLAGS_1, 0)
@@ -223,7 +235,7 @@ def _with_dynamic(common: Elf, image: _Image, entries: list[tuple[int, int]]) ->
         bind_now=_DT_BIND_NOW in tags or bool(flags & _DF_BIND_NOW or flags_1 & _DF_1_NOW),
         textrel=_DT_TEXTREL in tags or bool(flags & _DF_TEXTREL),
         versions=_version_needs(image, tags, strings),
-        exports=tuple(_exports(image, tags, strings)),
+        exports=tuple(_exports(image, tags, strings, exporting)),
     )
 
 
@@ -319,20 +331,29 @@ def _symbol_count(image: _Image, tags: dict[int, int]) -> int:
     return int(last) + 1
 
 
-def _exports(image: _Image, tags: dict[int, int], strings: bytes) -> Iterator[Symbol]:
+def _exports(
+    image: _Image, tags: dict[int, int], strings: bytes, exporting: bytes
+) -> Iterator[Symbol]:
     table = _symbol_table(image, tags)
+    if exporting not in strings:
+        return
     # names may share their tails, but their sum stays near the size of the string table
     budget = 16 * len(strings) + _LONGEST_NAME
-    for name, info, other, section, _, _ in _SYMBOL.iter_unpack(table):
-        defined = section != 0 and info >> 4 in _EXPORTED_BINDINGS
-        if defined and other & 3 in _EXPORTED_VISIBILITIES and info & 15 not in (3, 4):
-            symbol = Symbol(
-                _string(image, strings, name), _SYMBOL_TYPES.get(info & 15, str(info & 15))
-            )
-            budget -= len(symbol.name)
-            if budget < 0:
-                raise image.fail("symbol names are longer than the string table allows")
-            yield symbol
+    # the libraries of one prefix have a million symbols: this loop calls no function it can avoid
+    for start, info, other, section in _EXPORT.iter_unpack(table):
+        if not section or other & 3 not in _EXPORTED_VISIBILITIES:
+            continue
+        kind = info & 15
+        if info >> 4 not in _EXPORTED_BINDINGS or kind in _SECTION_AND_FILE:
+            continue
+        end = strings.find(b"\0", start, start + _LONGEST_NAME)
+        if end < 0:
+            raise image.fail(f"string {start} is outside the string table or does not end")
+        budget -= end - start
+        if budget < 0:
+            raise image.fail("symbol names are longer than the string table allows")
+        name = strings[start:end].decode("utf-8", "backslashreplace")
+        yield Symbol(name, _SYMBOL_TYPES.get(kind) or str(kind))
 
 
 @dataclass(frozen=True, kw_only=True)

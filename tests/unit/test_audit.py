@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,16 @@ from prefix_maker import (
 )
 
 from longrun import audit as audit_room
-from longrun.audit import CHECKS, KeptApi, Policy, audit, load_kept_api, policy_for_path, require
+from longrun.audit import (
+    CHECKS,
+    KeptApi,
+    Policy,
+    audit,
+    load_kept_api,
+    metadata_checks,
+    policy_for_path,
+    require,
+)
 from longrun.audit import archives as archives_module
 from longrun.audit.policy import GLIBC_LIBRARIES, policy_for
 from longrun.audit.render import lines, verdict
@@ -40,6 +50,7 @@ from longrun.audit.report import ERROR, WARNING
 from longrun.errors import AuditError, SpecError
 from longrun.model import Floor
 
+PACKAGES = f"{LIBRARY}/site-packages"
 STORE = "/home/builder/.cache/longrun/store"
 KEPT = KeptApi(
     reference="Debian's python3.13",
@@ -100,6 +111,29 @@ def other_processor(prefix: MadePrefix) -> None:
     prefix.write(SSL, shared(machine=183, exports=("PyInit__ssl",)), 0o555)
 
 
+OTHER = f"{PACKAGES}/demo/clibs/other.so"
+
+
+@broken("elf", OTHER, "is for aarch64", WARNING)
+def library_for_another_processor_in_a_wheel(prefix: MadePrefix) -> None:
+    prefix.write(OTHER, shared(machine=183))
+
+
+@broken("elf", OTHER, "not a 64-bit little-endian ELF file", WARNING)
+def library_for_32_bits_in_a_wheel(prefix: MadePrefix) -> None:
+    prefix.write(OTHER, shared()[:4] + b"\x01" + shared()[5:])
+
+
+@broken("elf", SSL, "not a 64-bit little-endian ELF file")
+def extension_module_for_32_bits(prefix: MadePrefix) -> None:
+    prefix.write(SSL, shared()[:4] + b"\x01" + shared()[5:], 0o555)
+
+
+@broken("elf", NATIVE, "damaged ELF file")
+def truncated_elf_in_a_wheel(prefix: MadePrefix) -> None:
+    prefix.write(NATIVE, shared()[:200])
+
+
 @broken("elf", PROGRAM, "dynamic linker /nix/store/ld.so")
 def other_loader(prefix: MadePrefix) -> None:
     prefix.write(PROGRAM, shared(type_=2, interpreter="/nix/store/ld.so"), 0o555)
@@ -123,13 +157,33 @@ def private_glibc(prefix: MadePrefix) -> None:
 
 @broken("versions", NATIVE, r"GLIBCXX_3\.4\.26; the floor has GLIBCXX_3\.4\.25")
 def newer_libstdcxx(prefix: MadePrefix) -> None:
-    prefix.write(NATIVE, shared(versions={"libstdc++.so.6": ("GLIBCXX_3.4.9", "GLIBCXX_3.4.26")}))
+    needs = {"libstdc++.so.6": ("GLIBCXX_3.4.9", "GLIBCXX_3.4.26")}
+    prefix.write(NATIVE, shared(versions=needs, exports=("PyInit__native",)))
 
 
 @broken("versions", NATIVE, r"CXXABI_1\.3\.13; the floor has CXXABI_1\.3\.11")
 def newer_cxxabi(prefix: MadePrefix) -> None:
     needs = {"libstdc++.so.6": ("CXXABI_FLOAT128", "CXXABI_1.3.13")}
-    prefix.write(NATIVE, shared(versions=needs))
+    prefix.write(NATIVE, shared(versions=needs, exports=("PyInit__native",)))
+
+
+@broken("versions", f"{PACKAGES}/demo/helper.so", "nothing that is imported needs", WARNING)
+def helper_of_a_wheel_needs_newer_glibc(prefix: MadePrefix) -> None:
+    needs = {"libc.so.6": ("GLIBC_2.34",)}
+    prefix.write(f"{PACKAGES}/demo/helper.so", shared(versions=needs))
+
+
+@broken("versions", BUNDLED, r"needs GLIBC_2\.34; the floor has GLIBC_2\.28$")
+def bundled_library_of_an_imported_module_needs_newer_glibc(prefix: MadePrefix) -> None:
+    needs = {"libc.so.6": ("GLIBC_2.34",)}
+    prefix.write(BUNDLED, shared(soname="libbundled-12ab.so.1", versions=needs))
+
+
+@broken("versions", NATIVE, r"GLIBCXX_3\.4\.26; the floor")
+def libstdcxx_of_another_wheel_is_not_found(prefix: MadePrefix) -> None:
+    prefix.write(f"{PACKAGES}/other.libs/libstdc++.so.6", shared(soname="libstdc++.so.6"))
+    needs = {"libstdc++.so.6": ("GLIBCXX_3.4.26",)}
+    prefix.write(NATIVE, shared(versions=needs, exports=("PyInit__native",)))
 
 
 @broken("needed", SSL, r"needs libssl\.so\.3, which neither the prefix nor every system has")
@@ -145,6 +199,54 @@ def library_that_only_wheels_may_need(prefix: MadePrefix) -> None:
 @broken("needed", NATIVE, "no RUNPATH leads there", WARNING)
 def bundled_library_without_runpath(prefix: MadePrefix) -> None:
     prefix.write(NATIVE, shared(needed=("libbundled-12ab.so.1",)))
+
+
+@broken("needed", NATIVE, r"system what not every system has: libEGL\.so\.1", WARNING)
+def wheel_expects_a_desktop(prefix: MadePrefix) -> None:
+    prefix.write(NATIVE, shared(needed=("libEGL.so.1",)))
+
+
+@broken(
+    "needed",
+    f"{PACKAGES}/demo",
+    r"libEGL\.so\.1 \(2 files\), libxkbcommon\.so\.0 \(plugin\.so\)",
+    WARNING,
+)
+def wheel_expects_a_desktop_in_several_files(prefix: MadePrefix) -> None:
+    prefix.write(NATIVE, shared(needed=("libEGL.so.1",)))
+    needed = ("libEGL.so.1", "libxkbcommon.so.0")
+    prefix.write(f"{PACKAGES}/demo/plugin.so", shared(needed=needed))
+
+
+@pytest.mark.parametrize("kind", ["rpath", "runpath"])
+def test_a_library_is_found_on_behalf_of_its_loader(prefix: MadePrefix, kind: str) -> None:
+    """RPATH holds for all that is loaded for a file; RUNPATH for what the file itself needs."""
+    first = ("libbundled-12ab.so.1",)
+    prefix.write(
+        NATIVE,
+        shared(needed=first, exports=("PyInit__native",), **{kind: "$ORIGIN/../demo.libs"}),
+    )
+    prefix.write(BUNDLED, shared(soname="libbundled-12ab.so.1", needed=("libsecond.so",)))
+    prefix.write(f"{PACKAGES}/demo.libs/libsecond.so", shared(soname="libsecond.so"))
+    found = [(finding.check, finding.path) for finding in audit(prefix.root, POLICY).findings]
+    assert found == ([] if kind == "rpath" else [("needed", BUNDLED)])
+
+
+def test_a_library_that_is_loaded_already_needs_no_path(prefix: MadePrefix) -> None:
+    both = ("libsecond.so", "libbundled-12ab.so.1")
+    prefix.write(
+        NATIVE, shared(needed=both, runpath="$ORIGIN/../demo.libs", exports=("PyInit__native",))
+    )
+    prefix.write(BUNDLED, shared(soname="libbundled-12ab.so.1", needed=("libsecond.so",)))
+    prefix.write(f"{PACKAGES}/demo.libs/libsecond.so", shared(soname="libsecond.so"))
+    assert audit(prefix.root, POLICY).findings == ()
+
+
+def test_a_library_is_found_through_a_link(prefix: MadePrefix) -> None:
+    prefix.link(f"{PACKAGES}/demo.libs/libdemo.so", "libbundled-12ab.so.1")
+    needed, exports = ("libdemo.so",), ("PyInit__native",)
+    prefix.write(NATIVE, shared(needed=needed, runpath="$ORIGIN/../demo.libs", exports=exports))
+    assert audit(prefix.root, POLICY).findings == ()
 
 
 @broken("needed", PROGRAM, "no RUNPATH leads there")
@@ -204,6 +306,24 @@ def test_runpaths_that_are_allowed(prefix: MadePrefix, entry: str) -> None:
 @broken("runpath", SSL, "leads out of the prefix")
 def runpath_out_and_back(prefix: MadePrefix) -> None:
     prefix.write(SSL, shared(runpath="$ORIGIN/../../../../prefix/lib"), 0o555)
+
+
+@broken("runpath", NATIVE, "not relative")
+def runpath_of_a_wheel(prefix: MadePrefix) -> None:
+    prefix.write(NATIVE, shared(runpath="/opt/_internal/lib:$ORIGIN/../demo.libs"))
+
+
+@broken(
+    "runpath", f"{PACKAGES}/demo", r"not relative .*\(2 files, such as _native\..*, plugin\.so\)"
+)
+def runpath_of_several_files_of_a_wheel(prefix: MadePrefix) -> None:
+    prefix.write(NATIVE, shared(runpath="/opt/_internal/lib:$ORIGIN/../demo.libs"))
+    prefix.write(f"{PACKAGES}/demo/plugin.so", shared(runpath="/opt/_internal/lib"))
+
+
+@broken("runpath", NATIVE, "is empty: libraries would be taken from the current directory")
+def empty_runpath_entry_of_a_wheel(prefix: MadePrefix) -> None:
+    prefix.write(NATIVE, shared(runpath=":$ORIGIN/../demo.libs"))
 
 
 @broken("runpath", SSL, "not relative")
@@ -336,6 +456,42 @@ def store_path_in_static_archive(prefix: MadePrefix) -> None:
 def store_path_in_wheel(prefix: MadePrefix) -> None:
     members = {"pip/a.py": b"pass", "pip/b.py": f"prefix = {STORE}".encode()}
     prefix.write(f"{LIBRARY}/ensurepip/_bundled/pip-25-any.whl", wheel(members))
+
+
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.parametrize("offset", [0, 5, MEGABYTE - 5, MEGABYTE, 2 * MEGABYTE + 9])
+def test_path_in_a_big_file(prefix: MadePrefix, offset: int) -> None:
+    """Big files are read in parts: what lies across two of them is found too, at its place."""
+    data = bytearray(3 * MEGABYTE)
+    data[offset : offset + len(STORE)] = STORE.encode()
+    prefix.write("share/big", bytes(data))
+    (finding,) = audit(prefix.root, POLICY).findings
+    assert (finding.check, finding.path) == ("paths", "share/big")
+    assert f"holds the store path at byte {offset}: {STORE}" in finding.message
+
+
+def test_paths_with_a_common_beginning_are_told_apart(prefix: MadePrefix) -> None:
+    prefix.write("share/big", bytes(2 * MEGABYTE) + f"{STORE}/x".encode())
+    prefix.write("share/none", f"{STORE[:-3]}".encode())
+    forbidden = {"store": STORE, "work": f"{STORE[:-3]}work", "other": "/__longrun__"}
+    (finding,) = audit(prefix.root, replace(POLICY, forbidden=forbidden)).findings
+    assert (finding.path, "store path" in finding.message) == ("share/big", True)
+
+
+def test_a_big_library_is_read(prefix: MadePrefix) -> None:
+    needed = ("libc.so.6", "libssl.so.3")
+    prefix.write(SSL, shared(needed=needed) + bytes(2 * MEGABYTE), 0o555)
+    (finding,) = audit(prefix.root, POLICY).findings
+    assert (finding.check, finding.path) == ("needed", SSL)
+
+
+def test_a_big_archive_is_searched(prefix: MadePrefix) -> None:
+    text = os.urandom(MEGABYTE).hex() + STORE
+    prefix.write("share/big.gz", gzip.compress(text.encode() * 2))
+    (finding,) = audit(prefix.root, POLICY).findings
+    assert f"path in (unpacked) 2 times, first at byte {2 * MEGABYTE}" in finding.message
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
@@ -487,6 +643,23 @@ def test_shebangs_that_are_allowed(prefix: MadePrefix) -> None:
     assert audit(prefix.root, POLICY).findings == ()
 
 
+@broken("shebangs", f"{PACKAGES}/demo/run.py", "may be another or missing", WARNING)
+def interpreter_elsewhere_in_a_wheel(prefix: MadePrefix) -> None:
+    prefix.source(f"{PACKAGES}/demo/run.py", "#!/usr/bin/python\n")
+    prefix.chmod(f"{PACKAGES}/demo/run.py", 0o555)
+
+
+def test_a_script_in_a_package_starts_any_python(prefix: MadePrefix) -> None:
+    prefix.source(f"{PACKAGES}/demo/run.py", "#!/usr/bin/env python3\n")
+    prefix.chmod(f"{PACKAGES}/demo/run.py", 0o555)
+    assert audit(prefix.root, POLICY).findings == ()
+
+
+@broken("libtool", f"{PACKAGES}/demo/libfoo.la", "libtool archive", WARNING)
+def libtool_archive_in_a_wheel(prefix: MadePrefix) -> None:
+    prefix.write(f"{PACKAGES}/demo/libfoo.la", b"# libfoo.la")
+
+
 @broken("libtool", "lib/libfoo.la", "libtool archive")
 def libtool_archive(prefix: MadePrefix) -> None:
     prefix.write("lib/libfoo.la", b"# libfoo.la")
@@ -558,6 +731,22 @@ def source_without_bytecode(prefix: MadePrefix) -> None:
     prefix.write(f"{LIBRARY}/new.py", "x = 1\n")
 
 
+def test_sources_with_dots_in_their_names(prefix: MadePrefix) -> None:
+    prefix.source(f"{PACKAGES}/demo/__init__.tmpl.py", "x = 1\n")
+    cached = f"{PACKAGES}/demo/__pycache__/__init__.tmpl.cpython-313.pyc"
+    data = (prefix.root / cached).read_bytes()
+    prefix.write(cached.replace(".pyc", ".opt-1.pyc"), data)
+    assert audit(prefix.root, POLICY).findings == ()
+
+
+def test_warnings_of_sources_are_not_printed(prefix: MadePrefix) -> None:
+    prefix.write(f"{LIBRARY}/new.py", "x = '\\d'\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (finding,) = audit(prefix.root, POLICY).findings
+    assert finding.check == "bytecode"
+
+
 @broken("sources", OS, r"changed after os\.cpython-313\.pyc was compiled")
 def edited_source(prefix: MadePrefix) -> None:
     prefix.write(OS, (prefix.root / OS).read_text() + "import evil\n")
@@ -610,9 +799,9 @@ def pip_program(prefix: MadePrefix) -> None:
     prefix.write("bin/pip3.13", "#!/bin/sh\n", 0o555)
 
 
-@broken("no-pip", f"{LIBRARY}/site-packages/pip-25.0.dist-info", "installed in the base")
+@broken("no-pip", f"{PACKAGES}/pip", "installed in the base")
 def pip_package(prefix: MadePrefix) -> None:
-    prefix.write(f"{LIBRARY}/site-packages/pip-25.0.dist-info/METADATA", b"")
+    prefix.write(f"{PACKAGES}/pip/py.typed", b"")
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -629,7 +818,8 @@ def test_broken_prefix(prefix: MadePrefix, name: str) -> None:
 
 
 def test_every_check_is_broken_once() -> None:
-    assert {check for _, check, *_ in BROKEN.values()} | {"readable"} == set(CHECKS)
+    elsewhere = {"readable", *metadata_checks.CHECKS}
+    assert {check for _, check, *_ in BROKEN.values()} | elsewhere == set(CHECKS)
 
 
 def test_unreadable_file(prefix: MadePrefix, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -639,7 +829,7 @@ def test_unreadable_file(prefix: MadePrefix, monkeypatch: pytest.MonkeyPatch) ->
             raise PermissionError(13, "Permission denied")
         return open(path, *args, **kwargs)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("longrun.audit.tree.open", refuse, raising=False)
+    monkeypatch.setattr("longrun.audit.content.open", refuse, raising=False)
     (finding,) = audit(prefix.root, POLICY).findings
     assert (finding.check, finding.path) == ("readable", "share/empty")
     assert "Permission denied" in finding.message

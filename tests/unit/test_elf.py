@@ -80,6 +80,16 @@ def test_hidden_and_undefined_symbols_are_not_exported() -> None:
     assert [symbol.name for symbol in parse(FULL).exports] == ["PyInit_sample", "sqlite3_open"]
 
 
+def test_symbols_are_read_only_where_one_of_interest_can_be() -> None:
+    assert elf.parse(FULL, "x", exporting=b"PyInit").exports == parse(FULL).exports
+    assert elf.parse(FULL, "x", exporting=b"PyMOD").exports == ()
+
+
+def test_files_for_other_machines_are_not_damaged() -> None:
+    with pytest.raises(elf.OtherElfError, match="not a 64-bit"):
+        parse(FULL[:4] + b"\x01" + FULL[5:])
+
+
 def test_without_a_hash_table_nothing_is_exported() -> None:
     assert parse(make_elf(exports=("a",), hash_="")).exports == ()
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from longrun.audit import elf_checks, file_checks, python_checks
+from longrun.audit import elf_checks, file_checks, metadata_checks, python_checks
 from longrun.audit.api import KeptApi, load_kept_api
 from longrun.audit.check import CannotCheckError, Check
 from longrun.audit.policy import Policy, policy_for, policy_for_path
@@ -36,6 +36,7 @@ CHECKS: Mapping[str, Check] = {
     **elf_checks.CHECKS,
     **file_checks.CHECKS,
     **python_checks.CHECKS,
+    **metadata_checks.CHECKS,
 }
 """Every check by its name; the order is that of reports."""
 
@@ -91,6 +92,8 @@ def _scan(prefix: Path, policy: Policy) -> Tree:
 def _printable(path: str) -> str:
     """A path as text that any log and JSON file can hold."""
     text = path.encode("utf-8", "backslashreplace").decode()
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

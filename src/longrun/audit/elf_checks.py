@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
 
 from longrun import elf
 from longrun.audit.check import CannotCheckError, Check
-from longrun.audit.policy import LOADERS, Policy, version
+from longrun.audit.loading import ORIGIN, inside
+from longrun.audit.policy import LOADERS, PEP600_LIBRARIES, Policy, version
 from longrun.audit.report import ERROR, WARNING, Finding, Highest
 from longrun.audit.tree import Node, Tree
 
@@ -21,16 +20,21 @@ _MARKERS = {
     "GLIBC_ABI_GNU2_TLS": "2.42",
     "GLIBC_ABI_DT_X86_64_PLT": "2.42",
 }
-# ld.so knows $LIB and $PLATFORM too, whose values differ from machine to machine
-_ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})((?:/[^$]*)?)")
 _LINKER_SYMBOLS = ("_init", "_fini", "_edata", "_end", "__bss_start")
 # Parts of libstdc++ that have names instead of numbers, and are as old as any floor
 _UNNUMBERED = ("CXXABI_FLOAT128", "CXXABI_TM_1", "CXXABI_LDBL_1.3", "GLIBCXX_LDBL_3.4")
 
 
+_SHOWN = 3
+
+
 def check_elf(tree: Tree, policy: Policy) -> Iterable[Finding]:
-    """Every ELF file can be read, is for the floor's processor and names the ABI's loader."""
-    arch = policy.floor.arch if policy.floor else _own_arch(tree)
+    """Every ELF file can be read, is for the floor's processor and names the ABI's loader.
+
+    Some wheels carry libraries for several machines and load the one that fits. That a wheel is
+    for another one is what ``tags`` finds.
+    """
+    arch = policy.floor.arch if policy.floor else own_arch(tree)
     for node in tree.nodes.values():
         found = node.content.elf
         if node.content.elf_error:
@@ -38,6 +42,7 @@ def check_elf(tree: Tree, policy: Policy) -> Iterable[Finding]:
                 path=node.path,
                 message=node.content.elf_error.removeprefix(f"{node.path}: "),
                 remedy="build or fetch this file again; it cannot be loaded as it is",
+                severity=_if_ours(tree, node) if node.content.elf_other else ERROR,
             )
         elif found and arch and elf.MACHINES.get(found.machine) != arch:
             name = elf.MACHINES.get(found.machine, f"e_machine {found.machine}")
@@ -45,6 +50,7 @@ def check_elf(tree: Tree, policy: Policy) -> Iterable[Finding]:
                 path=node.path,
                 message=f"is for {name}, the prefix is for {arch}",
                 remedy="build it with the release's target, or take the wheel of this processor",
+                severity=_if_ours(tree, node),
             )
         elif found and arch and found.interpreter not in ("", LOADERS[arch]):
             yield Finding(
@@ -54,7 +60,12 @@ def check_elf(tree: Tree, policy: Policy) -> Iterable[Finding]:
             )
 
 
-def _own_arch(tree: Tree) -> str:
+def _if_ours(tree: Tree, node: Node) -> str:
+    """The severity of what only who builds a file can mend: wheels are taken as they are."""
+    return WARNING if tree.is_packaged(node.path) else ERROR
+
+
+def own_arch(tree: Tree) -> str:
     """The processor of the interpreter itself."""
     node = tree.nodes.get(f"bin/python{tree.python}")
     return elf.MACHINES.get(node.content.elf.machine, "") if node and node.content.elf else ""
@@ -67,37 +78,47 @@ def check_versions(tree: Tree, policy: Policy) -> Iterable[Finding]:
         raise CannotCheckError("no floor is given to compare with")
     for node, kind, names in _version_needs(tree):
         if kind in limits:
-            yield from _version_findings(node, names, f"{kind}_{limits[kind]}")
+            used = not tree.is_packaged(node.path) or node.path in tree.loads.imported
+            yield from _version_findings(node, names, f"{kind}_{limits[kind]}", used=used)
 
 
-def _version_findings(node: Node, names: list[str], highest: str) -> Iterator[Finding]:
+def _version_findings(
+    node: Node, names: list[str], highest: str, *, used: bool
+) -> Iterator[Finding]:
     limit = version(_split(highest)[1])
     numbers = {name: version(_split(name)[1]) for name in names}
     private = [name for name in names if not numbers[name] and name not in _UNNUMBERED]
     newer = [name for name in names if numbers[name] > limit]
+    # wheels carry helpers and plugins that only some systems can load, and do without
+    severity = ERROR if used else WARNING
+    unused = "" if used else "; nothing that is imported needs this file"
     if private:
         yield Finding(
             path=node.path,
-            message=f"needs {', '.join(private)}: not a public interface of any version",
+            message=f"needs {', '.join(private)}: not a public interface of any version{unused}",
             remedy="find what links against it (readelf -V) and build that without it",
+            severity=severity,
         )
     if newer:
         newer.sort(key=lambda name: numbers[name], reverse=True)
         yield Finding(
             path=node.path,
-            message=f"needs {', '.join(newer)}; the floor has {highest}",
+            message=f"needs {', '.join(newer)}; the floor has {highest}{unused}",
             remedy="compile it with the release's toolchain, or take a wheel for an older platform",
+            severity=severity,
         )
 
 
 def _version_needs(tree: Tree) -> Iterator[tuple[Node, str, list[str]]]:
     """By file and kind, symbol versions wanted of the system; bundled libraries have theirs."""
-    inside = {PurePosixPath(path).name for path in tree.nodes}
+    bundled = {path.rpartition("/")[2] for path in tree.nodes} - PEP600_LIBRARIES
     for node, found in tree.objects():
         kinds: dict[str, list[str]] = {}
         for library, names in found.versions.items():
-            for name in names if library not in inside else ():
-                kinds.setdefault(_split(name)[0], []).append(name)
+            # a libstdc++ that one wheel brings is not there for the others
+            if library not in bundled and (node.path, library) not in tree.loads.found:
+                for name in names:
+                    kinds.setdefault(_split(name)[0], []).append(name)
         for kind, names_ in kinds.items():
             yield node, kind, names_
 
@@ -120,73 +141,108 @@ def highest_versions(tree: Tree) -> Mapping[str, Highest]:
 
 
 def check_needed(tree: Tree, policy: Policy) -> Iterable[Finding]:
-    """Every needed library is on the allow list, or is in the prefix where RUNPATH leads."""
+    """Every needed library is on the allow list, or is in the prefix where it will be found."""
     if policy.needed is None:
         raise CannotCheckError("no list of allowed libraries is given")
-    names = {PurePosixPath(path).name: path for path in tree.nodes}
-    for node, found in tree.objects():
-        packages = node.path.startswith(tree.packages)
-        allowed = policy.needed_packages if packages else policy.needed
-        for library in found.needed:
-            if library not in allowed and not _is_found(tree, node, found, library):
-                severity = WARNING if packages else ERROR
-                yield _needed_finding(node, library, names.get(library, ""), severity)
+    bundled = {path.rpartition("/")[2]: path for path in tree.nodes if ".so" in path}
+    of_wheels: dict[tuple[str, bool], list[tuple[str, str]]] = defaultdict(list)
+    for path, library in sorted(tree.loads.missing):
+        packaged = tree.is_packaged(path)
+        if library in (policy.needed_packages if packaged else policy.needed):
+            continue
+        if packaged:
+            of_wheels[_part(tree, path), library in bundled].append((path, library))
+        else:
+            yield _needed_finding(path, library, bundled.get(library, ""))
+    for (part, there), pairs in of_wheels.items():
+        yield _needed_of_wheel(part, pairs, bundled if there else {})
 
 
-def _is_found(tree: Tree, node: Node, found: elf.Elf, library: str) -> bool:
-    return any(
-        os.path.normpath(f"{directory}/{library}") in tree.nodes
-        for entry in (found.runpath or found.rpath).split(":")
-        if (directory := _inside(node.path, entry)) is not None
-    )
+def _part(tree: Tree, path: str) -> str:
+    """The package below site-packages that a file is part of: what people know a wheel by."""
+    if not path.startswith(tree.packages):
+        return path
+    return tree.packages + path.removeprefix(tree.packages).split("/")[0]
 
 
-def _needed_finding(node: Node, library: str, elsewhere: str, severity: str) -> Finding:
+def _needed_finding(path: str, library: str, elsewhere: str) -> Finding:
     if elsewhere:
         return Finding(
-            path=node.path,
-            message=f"needs {library}; {elsewhere} is in the prefix, but no RUNPATH leads there, "
-            "so it works only after something else has loaded it",
-            remedy="give it a RUNPATH of $ORIGIN, or test that its package loads the library first",
-            # wheels do this on purpose: the package loads its libraries, then its modules
-            severity=severity,
+            path=path,
+            message=f"needs {library}; {elsewhere} is in the prefix, but no RUNPATH leads there",
+            remedy="give it a RUNPATH of $ORIGIN",
         )
     return Finding(
-        path=node.path,
+        path=path,
         message=f"needs {library}, which neither the prefix nor every system has",
         remedy="link it statically, or bundle it and set a RUNPATH of $ORIGIN",
     )
 
 
+def _needed_of_wheel(
+    part: str, pairs: list[tuple[str, str]], bundled: Mapping[str, str]
+) -> Finding:
+    """What a wheel takes for granted: Qt's need a desktop, and some packages load libraries first.
+
+    Listed by library, since that is what an administrator installs.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    for path, library in pairs:
+        files[library].append(path)
+    of_one = len({path for path, _ in pairs}) == 1
+    names = [
+        library if of_one else f"{library} ({_files(paths)})"
+        for library, paths in sorted(files.items())
+    ]
+    place = pairs[0][0] if of_one else part
+    if bundled:
+        where = bundled[pairs[0][1]]
+        return Finding(
+            path=place,
+            message=f"needs {', '.join(names)}; {where} is in the prefix, but no RUNPATH leads "
+            "there, so it works only after something else has loaded it",
+            remedy="test that its package loads the library first",
+            severity=WARNING,
+        )
+    return Finding(
+        path=place,
+        message=f"expects of the system what not every system has: {', '.join(names)}",
+        remedy="install these where it is used, or leave out the files that need them",
+        severity=WARNING,
+    )
+
+
+def _files(paths: list[str]) -> str:
+    return paths[0].rpartition("/")[2] if len(paths) == 1 else f"{len(paths)} files"
+
+
 def check_runpath(tree: Tree, policy: Policy) -> Iterable[Finding]:
-    """RPATH and RUNPATH only lead from the file's own place to places inside the prefix."""
+    """RPATH and RUNPATH only lead from the file's own place to places inside the prefix.
+
+    Wheels too: whoever may write to the directory that one names could put libraries there.
+    """
+    faults: dict[str, list[str]] = defaultdict(list)
     for node, found in tree.objects():
         for kind, value in (("RPATH", found.rpath), ("RUNPATH", found.runpath)):
             for entry in value.split(":") if value else ():
-                if _inside(node.path, entry) is None:
-                    yield Finding(
-                        path=node.path,
-                        message=f"{kind} {entry!r} {_runpath_fault(entry)}",
-                        remedy="link without it, or clear it: elf.apply(path, "
-                        "Edits(clear_runpath=True))",
-                    )
+                if inside(node.path, entry) is None:
+                    faults[f"{kind} {entry!r} {_runpath_fault(entry)}"].append(node.path)
+    for fault, paths in faults.items():
+        yield from _by_package(
+            tree,
+            paths,
+            fault,
+            "link without it, or have the spec of its package take it out",
+            severity=ERROR,
+        )
 
 
 def _runpath_fault(entry: str) -> str:
     if not entry:
         return "is empty: libraries would be taken from the current directory"
-    if not _ORIGIN.fullmatch(entry):
+    if not ORIGIN.fullmatch(entry):
         return "is not relative to $ORIGIN: another machine has other files there, or none"
     return "leads out of the prefix"
-
-
-def _inside(path: str, entry: str) -> str | None:
-    """The directory of the prefix that a RUNPATH entry of the file at ``path`` names, or None."""
-    origin = _ORIGIN.fullmatch(entry)
-    if not origin:
-        return None
-    directory = os.path.normpath(os.path.join(os.path.dirname(path), f".{origin[1]}"))
-    return None if directory.split("/")[0] == ".." else directory
 
 
 def check_exports(tree: Tree, policy: Policy) -> Iterable[Finding]:
@@ -235,8 +291,8 @@ def _other_exports(node: Node, names: list[str], policy: Policy) -> Iterator[Fin
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:3])
-    return f"such as {shown}" if len(names) > 3 else shown
+    shown = ", ".join(sorted(names)[:_SHOWN])
+    return f"such as {shown}" if len(names) > _SHOWN else shown
 
 
 def check_execstack(tree: Tree, policy: Policy) -> Iterable[Finding]:
@@ -253,22 +309,35 @@ def check_execstack(tree: Tree, policy: Policy) -> Iterable[Finding]:
 
 def check_relro(tree: Tree, policy: Policy) -> Iterable[Finding]:
     """The dynamic linker's tables become read-only after relocation."""
-    for node, found in tree.objects():
-        if found.dynamic and not found.relro:
-            yield _hardening(tree, node, "has no PT_GNU_RELRO", "link with -z relro")
+    weak = [node.path for node, found in tree.objects() if found.dynamic and not found.relro]
+    yield from _by_package(tree, weak, "has no PT_GNU_RELRO", "link with -z relro")
 
 
 def check_bind_now(tree: Tree, policy: Policy) -> Iterable[Finding]:
     """All symbols are bound at load, so a missing one is seen at once and the GOT is read-only."""
-    for node, found in tree.objects():
-        if found.dynamic and not found.bind_now:
-            yield _hardening(tree, node, "is not BIND_NOW", "link with -z now")
+    weak = [node.path for node, found in tree.objects() if found.dynamic and not found.bind_now]
+    yield from _by_package(tree, weak, "is not BIND_NOW", "link with -z now")
 
 
-def _hardening(tree: Tree, node: Node, message: str, remedy: str) -> Finding:
-    # wheels are taken as they are: most of PyPI's are linked lazily, which is not for us to mend
-    severity = WARNING if node.path.startswith(tree.packages) else ERROR
-    return Finding(path=node.path, message=message, remedy=remedy, severity=severity)
+def _by_package(
+    tree: Tree, paths: list[str], message: str, remedy: str, *, severity: str = WARNING
+) -> Iterator[Finding]:
+    """One error per file; of wheels, one finding per package: most of its files are alike."""
+    of_wheels: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        if tree.is_packaged(path):
+            of_wheels[_part(tree, path)].append(path)
+        else:
+            yield Finding(path=path, message=message, remedy=remedy)
+    for part, files in of_wheels.items():
+        names = [path.removeprefix(f"{part}/") for path in files[:_SHOWN]]
+        several = f"{message} ({len(files)} files, such as {', '.join(names)})"
+        yield Finding(
+            path=files[0] if len(files) == 1 else part,
+            message=message if len(files) == 1 else several,
+            remedy=remedy,
+            severity=severity,
+        )
 
 
 def check_textrel(tree: Tree, policy: Policy) -> Iterable[Finding]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 
 from longrun.audit.check import CannotCheckError, Check
+from longrun.audit.content import Leak
 from longrun.audit.policy import Policy
-from longrun.audit.report import WARNING, Finding
-from longrun.audit.tree import Leak, Node, Tree
+from longrun.audit.report import ERROR, WARNING, Finding
+from longrun.audit.tree import Node, Tree
 
 _SPECIAL = (
     (stat.S_ISUID, "is setuid"),
@@ -18,6 +20,8 @@ _SPECIAL = (
     (stat.S_ISVTX, "has the sticky bit"),
     (stat.S_IWOTH, "is writable by everyone"),
 )
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # as os.fsdecode puts bytes that are not
+_CONTROL = re.compile("[\0-\x1f\x7f]")
 _KINDS = {
     stat.S_IFBLK: "block device",
     stat.S_IFCHR: "character device",
@@ -139,9 +143,9 @@ def check_names(tree: Tree, policy: Policy) -> Iterable[Finding]:
     """Names are UTF-8 without control characters: manifests, logs and other systems rely on it."""
     for node in tree.nodes.values():
         name = node.path.rsplit("/", 1)[-1]
-        if any("\ud800" <= character <= "\udfff" for character in name):
+        if _NOT_UTF8.search(name):
             yield Finding(path=node.path, message="its name is not UTF-8", remedy="rename it")
-        elif any(character < " " or character == "\x7f" for character in name):
+        elif _CONTROL.search(name):
             yield Finding(
                 path=node.path, message="its name has a control character", remedy="rename it"
             )
@@ -161,6 +165,7 @@ def check_shebangs(tree: Tree, policy: Policy) -> Iterable[Finding]:
                     path=node.path,
                     message=f"{node.content.shebang!r}: {fault}",
                     remedy="start it with the sh polyglot that finds the interpreter beside it",
+                    severity=_severity(tree, node),
                 )
 
 
@@ -181,7 +186,17 @@ def check_libtool(tree: Tree, policy: Policy) -> Iterable[Finding]:
     """No libtool archives: they hold build paths and make linkers follow them."""
     for node in tree.nodes.values():
         if node.path.endswith(".la"):
-            yield Finding(path=node.path, message="is a libtool archive", remedy="leave it out")
+            yield Finding(
+                path=node.path,
+                message="is a libtool archive",
+                remedy="leave it out",
+                severity=_severity(tree, node),
+            )
+
+
+def _severity(tree: Tree, node: Node) -> str:
+    """Below site-packages nobody starts or links these files, and wheels are not for us to mend."""
+    return WARNING if node.path.startswith(tree.packages) else ERROR
 
 
 CHECKS: dict[str, Check] = {

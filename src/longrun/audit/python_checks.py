@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from longrun.audit.api import API_FILE, read_api
-from longrun.audit.check import CannotCheckError, Check
+from longrun.audit.check import CannotCheckError, Check, require_python
 from longrun.audit.policy import Policy
 from longrun.audit.report import WARNING, Finding
-from longrun.audit.tree import Node, Tree
+from longrun.audit.tree import Node, Tree, source_of
 from longrun.errors import AuditError
 
 # pyc flags (PEP 552): hash-based, and whether the source is looked at on import
 _HASHED, _CHECKED = 1, 2
 _NOT_SEALED = "the policy is not that of a sealed prefix"
-_NO_PYTHON = "no, or more than one, lib/python3.*/os.py is there"
-
-
-def _require_python(tree: Tree) -> None:
-    if not tree.python:
-        raise CannotCheckError(_NO_PYTHON)
 
 
 def _require_sealed(tree: Tree, policy: Policy) -> None:
-    _require_python(tree)
+    require_python(tree)
     if not policy.sealed:
         raise CannotCheckError(_NOT_SEALED)
 
 
 def check_modules(tree: Tree, policy: Policy) -> Iterable[Finding]:
     """The extension modules in lib-dynload are exactly those that the spec lists."""
-    _require_python(tree)
+    require_python(tree)
     if policy.modules is None:
         raise CannotCheckError("no list of extension modules is given")
     directory = f"{tree.library}/lib-dynload"
@@ -63,15 +58,12 @@ def _bytecode(tree: Tree) -> Iterator[tuple[Node, str]]:
     """Every .pyc with the path of the source that it belongs to."""
     for node in tree.nodes.values():
         if node.content.pyc is not None:
-            path = PurePosixPath(node.path)
-            cached = path.parent.name == "__pycache__"
-            directory = path.parent.parent if cached else path.parent
-            yield node, (directory / (path.name.split(".", 1)[0] + ".py")).as_posix()
+            yield node, source_of(node.path)
 
 
 def check_bytecode(tree: Tree, policy: Policy) -> Iterable[Finding]:
     """Every .pyc is this interpreter's and has its source; a sealed prefix has one for each."""
-    _require_python(tree)
+    require_python(tree)
     if not tree.magic:
         raise CannotCheckError("the interpreter's magic number was not found in its importlib")
     for node, source in _bytecode(tree):
@@ -107,15 +99,12 @@ def _bytecode_fault(tree: Tree, policy: Policy, node: Node, source: str) -> str:
 def _missing_bytecode(tree: Tree) -> Iterator[Finding]:
     tag = f"cpython-{tree.python.replace('.', '')}"
     for node in tree.nodes.values():
-        path = PurePosixPath(node.path)
-        if (
-            path.suffix != ".py"
-            or not node.is_file
-            or path.parts[:2] != ("lib", "python" + tree.python)
-        ):
+        path = node.path
+        if not path.endswith(".py") or not path.startswith(f"{tree.library}/") or not node.is_file:
             continue
-        cached = path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc"
-        if cached.as_posix() not in tree.nodes and _compiles(tree, node):
+        directory, _, name = path.rpartition("/")
+        cached = f"{directory}/__pycache__/{name.removesuffix('.py')}.{tag}.pyc"
+        if cached not in tree.nodes and _compiles(tree, node):
             yield Finding(
                 path=node.path,
                 message="has no bytecode, so each start compiles it again",
@@ -126,7 +115,9 @@ def _missing_bytecode(tree: Tree) -> Iterator[Finding]:
 def _compiles(tree: Tree, node: Node) -> bool:
     """Whether a source is one at all; packages ship templates and samples that are not."""
     try:
-        compile((tree.root / node.path).read_bytes(), node.path, "exec", dont_inherit=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what others wrote, and printed as if by Longrun
+            compile((tree.root / node.path).read_bytes(), node.path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
         return False
     return True
@@ -137,7 +128,7 @@ def check_sources(tree: Tree, policy: Policy) -> Iterable[Finding]:
 
     The hash (PEP 552) is siphash13 since 3.11 and was siphash24 before: this process has the first.
     """
-    _require_python(tree)
+    require_python(tree)
     if not tree.magic:
         raise CannotCheckError("the interpreter's magic number was not found in its importlib")
     if int(tree.python.removeprefix("3.").rstrip("t")) < 11:
@@ -158,7 +149,7 @@ def check_sources(tree: Tree, policy: Policy) -> Iterable[Finding]:
 
 def check_api(tree: Tree, policy: Policy) -> Iterable[Finding]:
     """No function of os, time, socket, signal or select was lost to the low floor."""
-    _require_python(tree)
+    require_python(tree)
     if policy.api is None:
         raise CannotCheckError("no kept list of names is given")
     if API_FILE not in tree.nodes:

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import _imp
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from longrun import elf, fs
-from longrun.audit import archives
+from longrun.audit.content import Content, Reader, Search
+from longrun.audit.distributions import Distribution, Recorded, installed, owners
+from longrun.audit.loading import Loads, load
 
-_CONTEXT = 60  # printable bytes shown on either side of a path that was found
-_PRINTABLE_END = re.compile(rb"[\x20-\x7e]*\Z")
-_PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 _MAGIC_IN_PYTHON = re.compile(r"^MAGIC_NUMBER = \((\d+)\)", re.M)
 _MAGIC_IN_C = re.compile(r"^#define PYC_MAGIC_NUMBER (\d+)", re.M)
-
-
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """A forbidden path inside a file; ``member`` names the part of an archive that holds it."""
-
-    label: str
-    path: str
-    member: str
-    offset: int
-    count: int
-    context: str
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What one pass over a file's bytes tells."""
-
-    elf: elf.Elf | None = None
-    elf_error: str = ""
-    leaks: tuple[Leak, ...] = ()
-    archive_error: str = ""
-    shebang: str = ""
-    pyc: bytes | None = None
-    source_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +59,85 @@ class Tree:
         """The directory of installed packages, with a slash at its end."""
         return f"{self.library}/site-packages/"
 
+    @cached_property
+    def distributions(self) -> tuple[Distribution, ...]:
+        """What is installed below site-packages; to read it is a matter of its own."""
+        start = len(self.packages)
+        inside = [node for node in self.nodes.values() if node.path.startswith(self.packages)]
+        names = [node.path[start:] for node in inside if "/" not in node.path[start:]]
+        texts = {n.path[start:]: n.content.text for n in inside if n.content.text is not None}
+        return installed(self.packages, names, texts)
+
+    @cached_property
+    def owners(self) -> Mapping[str, list[tuple[Distribution, Recorded]]]:
+        """Every path that a RECORD lists, with those who list it."""
+        return owners(self.distributions)
+
+    @cached_property
+    def loads(self) -> Loads:
+        """What the dynamic linker finds for every executable and shared object."""
+        links = {node.path: node.target for node in self.nodes.values() if node.target}
+        return load({node.path: found for node, found in self.objects()}, links)
+
+    def is_packaged(self, path: str) -> bool:
+        """Whether a file came with a distribution: also a program that one put into ``bin``."""
+        return path.startswith(self.packages) or (
+            path in self.owners and not path.startswith(f"{self.library}/")
+        )
+
     def objects(self) -> Iterator[tuple[Node, elf.Elf]]:
         """Executables and shared objects: the ELF files that can be loaded."""
-        for node in self.nodes.values():
-            found = node.content.elf
-            if found and found.type in (elf.ET_EXEC, elf.ET_DYN):
-                yield node, found
+        yield from self._objects
+
+    @cached_property
+    def _objects(self) -> tuple[tuple[Node, elf.Elf], ...]:
+        found = ((node, node.content.elf) for node in self.nodes.values())
+        return tuple((n, e) for n, e in found if e and e.type in (elf.ET_EXEC, elf.ET_DYN))
+
+
+def is_cached(path: str) -> bool:
+    """Whether a file is bytecode of a source one directory above."""
+    return path.endswith(".pyc") and "/__pycache__/" in path
+
+
+def source_of(path: str) -> str:
+    """The source of a ``.pyc``: its name may have dots, and so may what comes after its tag."""
+    directory, _, name = path.rpartition("/")
+    stem = name.removesuffix(".pyc")
+    if is_cached(path):
+        directory, stem = directory.removesuffix("/__pycache__"), stem.partition(".cpython-")[0]
+    return f"{directory}/{stem}.py"
 
 
 def scan(prefix: Path, forbidden: Mapping[str, str]) -> Tree:
     """Read a prefix; ``forbidden`` maps what a path is to the path to look for in every file."""
     root = Path(os.path.realpath(prefix))
     python = _python(root)
-    magic = _magic(root / f"lib/python{python}") if python else 0
-    needles = tuple((label, path.encode()) for label, path in forbidden.items())
-    # one thread: the work is in bytes.find and struct, which keep the GIL
-    nodes = {path: _node(path, entry, needles, magic) for path, entry in fs.walk(root)}
-    return Tree(root=root, python=python, magic=magic, nodes=nodes)
+    library = f"lib/python{python}"
+    search = Search(
+        forbidden=forbidden,
+        magic=_magic(root / library) if python else 0,
+        library=library,
+        packages=f"{library}/site-packages/",
+        hashed=any(root.glob(f"{library}/site-packages/*.dist-info")),
+    )
+    nodes = _read_all(list(fs.walk(root)), search)
+    return Tree(root=root, python=python, magic=search.magic, nodes=nodes)
+
+
+def _read_all(entries: list[tuple[str, os.DirEntry[str]]], search: Search) -> dict[str, Node]:
+    """All nodes in order. Reading and hashing use all cores; the rest waits for its turn."""
+    todo = iter(entries)  # shared: each thread takes the next path as soon as it is free
+
+    def work() -> list[Node]:
+        reader = Reader(search)
+        return [_node(path, entry, reader) for path, entry in todo]
+
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        parts = [pool.submit(work) for _ in range(threads)]
+    found = {node.path: node for part in parts for node in part.result()}
+    return {path: found[path] for path, _ in entries}
 
 
 def _python(root: Path) -> str:
@@ -121,76 +158,14 @@ def _magic(library: Path) -> int:
     return 0
 
 
-def _node(
-    path: str, entry: os.DirEntry[str], needles: tuple[tuple[str, bytes], ...], magic: int
-) -> Node:
+def _node(path: str, entry: os.DirEntry[str], reader: Reader) -> Node:
     status = entry.stat(follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
         return Node(path, status.st_mode, 0, os.readlink(entry.path))
     if not stat.S_ISREG(status.st_mode):
         return Node(path, status.st_mode, 0)
     try:
-        with open(entry.path, "rb", buffering=0) as file:
-            data = file.readall()
+        content = reader.read(path, entry.path, status.st_size)
     except OSError as error:
         return Node(path, status.st_mode, status.st_size, unread=error.strerror or str(error))
-    content = read_content(path, data, needles, magic)
     return Node(path, status.st_mode, status.st_size, content=content)
-
-
-def read_content(
-    path: str, data: bytes, needles: tuple[tuple[str, bytes], ...], magic: int
-) -> Content:
-    """What the checks need to know of one file's bytes."""
-    leaks = _leaks(data, needles, "")
-    found, elf_error, archive_error = None, "", ""
-    if data.startswith(elf.MAGIC):
-        try:
-            found = elf.parse(data, path)
-        except elf.ElfError as error:
-            elf_error = error.message
-    elif needles and archives.is_archive(data):
-        inner, archive_error = _archive_leaks(data, needles)
-        leaks += inner
-    shebang = data[:4096].split(b"\n", 1)[0] if data.startswith(b"#!") else b""
-    return Content(
-        elf=found,
-        elf_error=elf_error,
-        leaks=leaks,
-        archive_error=archive_error,
-        shebang=shebang.decode("utf-8", "backslashreplace"),
-        pyc=data[:16] if path.endswith(".pyc") else None,
-        # the key is the audited interpreter's magic number (PEP 552), not that of this process
-        source_hash=_imp.source_hash(magic, data) if magic and path.endswith(".py") else b"",
-    )
-
-
-def _leaks(data: bytes, needles: tuple[tuple[str, bytes], ...], member: str) -> tuple[Leak, ...]:
-    found = []
-    for label, path in needles:
-        offset = data.find(path)
-        if offset >= 0:
-            context = _context(data, offset, len(path))
-            leak = Leak(label, path.decode(), member, offset, data.count(path), context)
-            found.append(leak)
-    return tuple(found)
-
-
-def _context(data: bytes, offset: int, length: int) -> str:
-    before = _PRINTABLE_END.search(data[max(0, offset - _CONTEXT) : offset])
-    after = _PRINTABLE.match(data, offset, offset + length + _CONTEXT)
-    return ((before[0] if before else b"") + (after[0] if after else b"")).decode()
-
-
-def _archive_leaks(
-    data: bytes, needles: tuple[tuple[str, bytes], ...]
-) -> tuple[tuple[Leak, ...], str]:
-    found: list[Leak] = []
-    try:
-        for member, content in archives.members(data):
-            found += _leaks(content, needles, member)
-    except archives.TooLargeError:
-        return tuple(found), "it unpacks to more than 256 MB or to archives in archives"
-    except ValueError as error:
-        return tuple(found), str(error)
-    return tuple(found), ""
