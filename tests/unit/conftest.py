@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from shelf import Shelf
+from stack_desk import LAYERS, StackDesk
+from stock import Stock, make_stock
 from web import Site
 
+from longrun import download as download_module
+from longrun import index as index_module
+from longrun.cli import main
 from longrun.plan import Plan, choose_interpreters, choose_release, make_plan
 from longrun.specs import Specs, load_specs
 
@@ -135,3 +142,45 @@ def site() -> Iterator[Site]:
     yield site
     site.server.shutdown()
     site.server.server_close()
+
+
+@pytest.fixture
+def stock(tmp_path: Path, site: Site) -> Stock:
+    """A checkout with a stack of tiny distributions, and the index that has them."""
+    return make_stock(tmp_path / "checkout", site)
+
+
+@pytest.fixture
+def stock_cli(stock, tmp_path, monkeypatch, capsys):
+    """Run a verb on the stock's checkout and index: (status, printed, complaint)."""
+    config = tmp_path / "config.toml"
+    config.write_text(f'index = ["{stock.index}"]\n')
+    monkeypatch.setenv("LONGRUN_CONFIG", str(config))
+    monkeypatch.setenv("LONGRUN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LONGRUN_ENVIRONMENT", sys.prefix)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(index_module, "_pip_settings", lambda python: {})
+    monkeypatch.setattr(download_module, "PAUSE_SECONDS", 0.005)
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        code = main(stock.root, [str(word) for word in argv])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def desk(checkout, site, tmp_path, monkeypatch, capsys) -> StackDesk:
+    """A checkout with two layers, an empty index, and the verbs that lock."""
+    release = checkout.root / "specs/releases/2026.1.toml"
+    release.write_text(release.read_text() + LAYERS)
+    config = tmp_path / "config.toml"
+    config.write_text(f'index = ["{site.url}/simple"]\n')
+    monkeypatch.setenv("LONGRUN_CONFIG", str(config))
+    monkeypatch.setenv("LONGRUN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LONGRUN_ENVIRONMENT", sys.prefix)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(index_module, "_pip_settings", lambda python: {})
+    monkeypatch.setattr(download_module, "PAUSE_SECONDS", 0.005)
+    return StackDesk(checkout, Shelf(site, tmp_path / "shelf"), capsys.readouterr)
