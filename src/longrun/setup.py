@@ -21,6 +21,7 @@ class Tool:
     """A program, the packages that hold it, and how to see that it is really usable.
 
     ``probe`` is a command that must succeed; without one, the program's being there is enough.
+    What is no program, such as libraries, is there if its probe succeeds.
     The names for dnf are from EL 9's package lists and were not tried.
     """
 
@@ -29,10 +30,11 @@ class Tool:
     dnf: str
     why: str
     probe: tuple[str, ...] = ()
+    program: bool = True
 
     def present(self) -> bool:
         """Whether the machine has it."""
-        if find_tool(self.name) is None:
+        if self.program and find_tool(self.name) is None:
             return False
         return not self.probe or succeeds(self.probe)
 
@@ -72,6 +74,19 @@ TOOLS: dict[str, Tool] = {
             ("test", "-e", "/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1"),
         ),
         Tool("Xvfb", "xvfb", "xorg-x11-server-Xvfb", "tests: a screen for tkinter"),
+        Tool(
+            "Qt's libraries",
+            "libdbus-1-3 libegl1 libfontconfig1 libgl1 libglib2.0-0 libstdc++6 libxkbcommon0",
+            "dbus-libs fontconfig glib2 libglvnd-egl libglvnd-glx libstdc++ libxkbcommon",
+            "tests: what Qt's wheels take from the system",
+            (
+                "sh",
+                "-c",
+                "for name in dbus-1 EGL fontconfig GL glib-2.0 stdc++ xkbcommon; do"
+                ' /sbin/ldconfig -p | grep -qF "lib$name.so" || exit 1; done',
+            ),
+            program=False,
+        ),
         Tool("gpg", "gnupg", "gnupg2", "tests: signs a source"),
         Tool("gpgv", "gpgv", "gnupg2", "checks signatures of sources"),
         Tool("setpriv", "util-linux", "util-linux", "tests: an unprivileged user"),
@@ -88,6 +103,7 @@ TEST_TOOLS = (
     "ld",
     "qemu-aarch64",
     "Xvfb",
+    "Qt's libraries",
     "gpg",
     "gpgv",
     "setpriv",
