@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from longrun.model import Distribution, Lock, Package
-from longrun.stack import build_roots
+from longrun.stack import build_roots, reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,16 @@ def settle(
     *,
     accept: Callable[[str], bool],
     prefer: str = "",
+    before: Iterable[Lock] = (),
 ) -> Settlement:
     """`brings` as the locks want it. ``accept`` says of a name whether it may come in now.
 
-    An arrival's home is the package ``prefer`` where that brings it, else the nearest one, and of
+    What came with a package whose spec is gone was accepted there: the locks ``before`` tell. An
+    arrival's home is the package ``prefer`` where that brings it, else the nearest one, and of
     several the first by name.
     """
     known = {name for package in packages.values() for name in package.brings}
+    known |= {name for lock in before for name in _orphans(lock, packages)}
     brings: dict[str, set[str]] = {name: set() for name in packages}
     found: dict[str, Arrival] = {}
     for tag, lock in locks.items():
@@ -101,12 +104,23 @@ def _brought(lock: Lock, packages: Mapping[str, Package]) -> Iterable[Distributi
             yield dist
 
 
-def _distances(package: Package, lock: Lock) -> dict[str, int]:
-    """How far away everything is that a package brings, or the build of its sdist."""
+def _orphans(lock: Lock, packages: Mapping[str, Package]) -> Iterable[str]:
+    """All that a lock has because of packages that are gone from the specs."""
+    gone = [d.name for d in lock.distribution if not d.required_by and d.name not in packages]
+    return reach(gone, _edges(lock))
+
+
+def _edges(lock: Lock) -> dict[str, list[str]]:
     edges: dict[str, list[str]] = {}
     for dist in (*lock.distribution, *lock.build):
         for asker in dist.required_by:
             edges.setdefault(asker, []).append(dist.name)
+    return edges
+
+
+def _distances(package: Package, lock: Lock) -> dict[str, int]:
+    """How far away everything is that a package brings, or the build of its sdist."""
+    edges = _edges(lock)
     found: dict[str, int] = {}
     waiting = [(package.name, 0), *((name, 1) for name in build_roots(package))]
     while waiting:

@@ -125,6 +125,11 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
         raise
 
 
+def rename(temporary: Path, target: Path) -> None:
+    """Put a staged file into place; a name of its own, so that a test can die here."""
+    temporary.rename(target)
+
+
 def write_together(files: Mapping[Path, str]) -> None:
     """Write several texts: all are staged beside their targets before the first is renamed.
 
@@ -140,7 +145,7 @@ def write_together(files: Mapping[Path, str]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         for path, temporary in staged.items():
-            temporary.rename(path)
+            rename(temporary, path)
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)

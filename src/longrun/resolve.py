@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from longrun.closure import Target
 from longrun.errors import LongrunError, SourceError, SpecError, UnknownProject
+from longrun.explain import Ask, Cause, read_cause
 from longrun.index import Index, without_logins
 from longrun.model import Package
 from longrun.offers import Offer, newest, offers, what_there_is
@@ -188,68 +188,44 @@ def _read_pins(text: str) -> dict[str, str]:
 
 def explain(complaint: str, question: Question, index: Index) -> LongrunError:
     """uv's complaint as one error, shortened to the cause."""
-    text = " ".join(without_logins(complaint).split())
-    if "No solution found" not in text:
-        cause = text.rpartition("error: ")[2][:400]
+    text = without_logins(complaint)
+    cause = read_cause(text)
+    if cause is None:
+        told = " ".join(text.split()).rpartition("error: ")[2][:400]
         return SourceError(
-            f"uv cannot resolve for {question.target.tag}: {cause}",
+            f"uv cannot resolve for {question.target.tag}: {told}",
             remedy="Run the command again when the package index answers.",
         )
-    facts = list(dict.fromkeys(_facts(text)))
-    if unknown := re.search(r"(\S+) was not found in the package registry", text):
-        return _unknown(unknown[1], facts, question, index)
-    for name in _names_without_version(text):
-        if error := _no_version(name, facts, question, index):
+    if cause.unknown:
+        return _unknown(cause, question, index)
+    for name in cause.unusable:
+        if error := _no_version(name, cause, question, index):
             return error
-    return _conflict(text, facts, question)
+    return _conflict(cause, question)
 
 
-ASKS = re.compile(
-    r"(?:(?<=Because )|(?<=and )|(?<=that )|(?<=And ))(?:all of: )?"
-    r"(?P<asker>[\w.-]+(?:\[[\w,.-]+\])?(?P<range>[<>=!~][^\s,]*(?:,[<>=!~][^\s,]*)*)?) "
-    r"depends on (?:one of: )?(?P<what>[\w.-]+(?:\[[\w,.-]+\])?\S*)"
-)
-WANTS = re.compile(r"you require (?P<what>[\w.-]+(?:\[[\w,.-]+\])?(?:[<>=!~][^\s]*)?)")
-
-
-def _facts(text: str) -> Iterator[tuple[str, str]]:
-    """Who asks for what, as uv tells it; what it concludes from that is left out."""
-    for match in ASKS.finditer(text):
-        yield match["asker"], match["what"].rstrip(",.")
-    for match in WANTS.finditer(text):
-        if not text[: match.start()].endswith("conclude that "):
-            yield "", match["what"].rstrip(",.")
-
-
-def _name(requirement: str) -> str:
-    match = re.match(r"[\w.-]+", requirement)
-    return normalised(match[0]) if match else requirement
-
-
-def _askers(name: str, facts: Iterable[tuple[str, str]], question: Question) -> str:
+def _asked_by(name: str, cause: Cause, question: Question) -> str:
     """Who asks for a project, for the end of a message."""
-    found = [asker for asker, what in facts if asker and _name(what) == name]
+    found = [ask.asker for ask in cause.asks if ask.asker and ask.name == name]
     if name in question.packages:
         found.insert(0, f"specs/packages/{name}.toml")
     return f"; asked for by {', '.join(dict.fromkeys(found))}" if found else ""
 
 
-def _unknown(
-    name: str, facts: list[tuple[str, str]], question: Question, index: Index
-) -> LongrunError:
-    name = normalised(name)
+def _unknown(cause: Cause, question: Question, index: Index) -> LongrunError:
+    name = cause.unknown
     try:
         index.project(name)
     except UnknownProject as error:
         return UnknownProject(
             f"no package {name} on the index{suggest(name, question)}"
-            f"{_askers(name, facts, question)}",
+            f"{_asked_by(name, cause, question)}",
             remedy=error.remedy,
         )
     except SourceError as error:
         return error
     return SourceError(
-        f"uv does not find {name}, which the index has{_askers(name, facts, question)}",
+        f"uv does not find {name}, which the index has{_asked_by(name, cause, question)}",
         remedy="Run the command again.",
     )
 
@@ -263,25 +239,7 @@ def suggest(name: str, question: Question) -> str:
     return near(name, sorted({*question.packages, *question.known} - {name}))
 
 
-UNUSABLE = re.compile(
-    r"([A-Za-z0-9][\w.-]*)(?:\[[\w,.-]+\])?(?:[<>=!~]\S*)? (?:has|have) no (?:usable )?wheels"
-    r"|(?:there are|there is) no versions? of ([A-Za-z0-9][\w.-]*)"
-    r"|only (?:the following versions of )?([A-Za-z0-9][\w.-]*)\S* (?:is|are) available"
-    r"|all of: ([A-Za-z0-9][\w.-]*)[<>=!~ ]"
-    r"|and ([A-Za-z0-9][\w.-]*)\S* depends on Python"
-    r"|([A-Za-z0-9][\w.-]*)\S* (?:was|were) yanked"
-)
-
-
-def _names_without_version(text: str) -> list[str]:
-    """Projects of which uv says that some versions cannot be used."""
-    found = [next(filter(None, match.groups())) for match in UNUSABLE.finditer(text)]
-    return list(dict.fromkeys(normalised(name) for name in found))
-
-
-def _no_version(
-    name: str, facts: list[tuple[str, str]], question: Question, index: Index
-) -> LongrunError | None:
+def _no_version(name: str, cause: Cause, question: Question, index: Index) -> LongrunError | None:
     """The error where the index has nothing of a project that fits; None where it has."""
     package = question.packages.get(name)
     constraint = package.constraint_for(question.target.tag) if package else ""
@@ -290,51 +248,64 @@ def _no_version(
         found = offers(index.project(name), question.target)
     except SourceError as error:
         return error
-    if newest(found, constraint, build=build, prereleases=True):
-        return None
-    if package:
+    if package and newest(found, constraint, build=build, prereleases=True) is None:
         return no_version(package, found, question.target)
-    return Unsatisfiable(
-        f"no version of {name} for {question.target.title}: {what_there_is(found, build=False)}"
-        f"{_askers(name, facts, question)}",
-        tag=question.target.tag,
-        remedy="constrain who asks for it to a version that does not",
-    )
+    # each who asks by itself: where one gets nothing, the others do not matter
+    asks = [ask for ask in cause.asks if ask.name == name and ask.asker] or [Ask("", name)]
+    for ask in asks:
+        allowed = str(ask.allowed)
+        if newest(found, allowed, build=build, prereleases=True) is None:
+            told = what_there_is(found, allowed, build=build)
+            return Unsatisfiable(
+                f"no version of {name}{allowed} for {question.target.title}: {told}"
+                + (f"; asked for by {ask.asker}" if ask.asker else ""),
+                tag=question.target.tag,
+                remedy="constrain who asks for it to a version that does not",
+            )
+    return None
 
 
 def no_version(package: Package, found: list[Offer], target: Target) -> Unsatisfiable:
     """The error for a package of which the index has nothing that its spec allows."""
     build = package.build is not None
+    constraint = package.constraint_for(target.tag)
     file = f"specs/packages/{package.name}.toml"
     remedy = f"change the constraint in {file}, or leave {target.tag} out of its `interpreters`"
     if not build and any(offer.sdist for offer in found):
         remedy += ", or give it a [build] table to build the sdist"
     return Unsatisfiable(
-        f"no version of {package.name}{package.constraint_for(target.tag)} for {target.title}: "
-        f"{what_there_is(found, package.constraint_for(target.tag), build=build)}; "
-        f"{file} asks for it",
+        f"no version of {package.name}{constraint} for {target.title}: "
+        f"{what_there_is(found, constraint, build=build)}; {file} asks for it",
         tag=target.tag,
         remedy=remedy,
     )
 
 
-def _conflict(text: str, facts: list[tuple[str, str]], question: Question) -> LongrunError:
-    rows = []
-    for asker, what in facts:
-        package = question.packages.get(_name(what))
-        if asker:
-            rows.append(f"{asker} asks for {what}")
-        elif package and (package.constraint_for(question.target.tag) or package.build):
-            rows.append(f"specs/packages/{package.name}.toml asks for {what}")
-        elif package:
-            rows.append(f"specs/packages/{package.name}.toml asks for any {what}")
-    if not rows:
-        cause = text.partition("cause: ")[2].partition(" hint:")[0]
-        rows = [cause[:600]]
+def _conflict(cause: Cause, question: Question) -> LongrunError:
+    rows = [f"{ask.asker} asks for {ask.what}" for ask in cause.asks if ask.asker]
+    rows += [_wish(ask, question) for ask in cause.asks if not ask.asker]
+    rows = rows or [cause.text[:600]]
     shown = rows[:CAUSES] + ([f"and {len(rows) - CAUSES} more"] if len(rows) > CAUSES else [])
+    pinned = [item.name for item in question.described if item.name in {a.name for a in cause.asks}]
+    remedy = "change one of these constraints"
+    if pinned:
+        remedy += f"; ./build.py lock --upgrade {pinned[0]} may do"
     return Unsatisfiable(
         f"nothing satisfies all specs for {question.target.title}:"
         + "".join(f"\n  {row}" for row in shown),
         tag=question.target.tag,
-        remedy="change one of these constraints",
+        remedy=remedy,
     )
+
+
+def _wish(ask: Ask, question: Question) -> str:
+    """What uv calls our requirement: a spec's, a version of the stack, or that of an sdist."""
+    for item in question.described:
+        if ask.name == item.name:
+            return f"{item.name} {item.version} is the version that is built from its sdist"
+    if ask.name in question.packages:
+        wanted = ask.what if ask.what != ask.name else f"any {ask.what}"
+        return f"specs/packages/{ask.name}.toml asks for {wanted}"
+    if ask.what in question.constraints:
+        return f"the stack has {ask.what}"
+    return f"a build asks for {ask.what}"

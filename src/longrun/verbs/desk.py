@@ -213,7 +213,13 @@ def propose(
     return Proposal(
         desk=desk,
         locks=locks,
-        settlement=settle(packages, locks, accept=accept, prefer=prefer),
+        settlement=settle(
+            packages,
+            locks,
+            accept=accept,
+            prefer=prefer,
+            before=[lock for lock in desk.before.values() if lock],
+        ),
         changes=tuple(differences(desk.before, locks, moves)),
         retold=retold(desk.before, locks),
         warnings=tuple(warning for item in made.values() for warning in item.warnings),
@@ -273,8 +279,11 @@ def _brings_lines(settlement: Settlement) -> Iterator[str]:
         homes.setdefault(arrival.home, []).append(arrival.dist.name)
     for home, names in sorted(homes.items()):
         yield f"specs/packages/{home}.toml: brings {', '.join(names)}"
+    gone: dict[tuple[str, str], list[str]] = {}
     for item in settlement.dropped:
-        yield f"specs/packages/{item.package}.toml: brings {item.name} no more: {item.why}"
+        gone.setdefault((item.package, item.why), []).append(item.name)
+    for (package, why), names in gone.items():
+        yield f"specs/packages/{package}.toml: brings {', '.join(names)} no more: {why}"
 
 
 def arrival_lines(arrivals: Iterable[Arrival], packages: Mapping[str, Package]) -> list[str]:
@@ -335,7 +344,7 @@ def tell(proposal: Proposal, arguments: argparse.Namespace) -> None:
         print(json.dumps(document(proposal), indent=1))
         return
     counts = _counts({tag: len(lock.distribution) for tag, lock in proposal.locks.items()})
-    print(f"Longrun {paint('bold', proposal.desk.release.name)}: {counts}")
+    print(f"Longrun {paint('bold', proposal.desk.release.name)}: {counts}\n")
     print_changes(proposal)
 
 
