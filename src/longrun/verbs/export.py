@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,16 +100,22 @@ def _document(release: Release, outputs: list[Output]) -> dict[str, object]:
     return {"schema": 1, "release": release.name, "files": rows}
 
 
-def _print(release: Release, outputs: list[Output], stacks: dict[str, Stack]) -> None:
+def _print(release: Release, outputs: list[Output], stacks: Mapping[str, Stack]) -> None:
     print(f"Longrun {paint('bold', release.name)}, exported:\n")
     for output in outputs:
         whom = output.tag or ", ".join(stacks)
-        path = os.path.relpath(output.path)
-        print(f"  {paint('green', '✔')} {path}  {output.layer}, for {whom}")
-    lock, listed, wheel = (os.path.relpath(output.path) for output in outputs[-3:])
+        print(f"  {paint('green', '✔')} {nearby(output.path)}  {output.layer}, for {whom}")
+    lock, listed = (nearby(output.path) for output in outputs[:2])
+    wheel = next(nearby(output.path) for output in outputs if not output.tag)
     print(
-        "\nWith it, a machine installs the same versions, in an environment of its own:\n\n"
+        "\nAnother machine installs the same with any of these, in a virtual environment:\n\n"
         f"    uv pip install -r {lock}\n"
         f"    pip install --no-deps -r {listed}\n"
-        f"    pip install {wheel}        # versions alone; any platform"
+        f"    pip install {wheel}"
     )
+
+
+def nearby(path: Path) -> str:
+    """A path as a person would type it here: relative where it is below this directory."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if here in path.parents else str(path)

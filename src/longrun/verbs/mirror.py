@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from longrun.store import Store
 from longrun.term import paint, size
 from longrun.verbs.build import failure, realise
 from longrun.verbs.context import Context
-from longrun.verbs.export import load_all
+from longrun.verbs.export import load_all, nearby
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +164,7 @@ def _tell(
         return 0
     verb = "would be added" if arguments.dry_run else "added"
     print(
-        f"{paint('green', '✔')} {os.path.relpath(directory)}: {len(wanted.files)} files of Longrun "
+        f"{paint('green', '✔')} {nearby(directory)}: {len(wanted.files)} files of Longrun "
         f"{release.name}, {size(total)}; {len(lacking)} of them ({size(new)}) {verb}"
     )
     if not arguments.dry_run:
