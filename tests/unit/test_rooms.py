@@ -91,3 +91,11 @@ def test_what_bootstrap_needs_is_the_standard_library():
     path = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})"
     code = "import longrun.bootstrap, longrun.config, longrun.setup, longrun.errors"
     subprocess.run([sys.executable, "-S", "-c", f"{path}; {code}"], check=True)
+
+
+def test_a_build_with_nothing_to_do_loads_neither_http_nor_packaging():
+    """They take longer to load than all the rest of such a build does."""
+    path = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})"
+    code = f"{path}; import longrun.cli, longrun.verbs.build; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"requests", "urllib3", "packaging", "longrun.fetch"} & set(done.stdout.split())

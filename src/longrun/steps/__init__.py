@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from longrun.fetch import Fetcher
-from longrun.steps import archive, interpreter, layer, library, prefix, source, toolchain, wheel
 from longrun.steps.job import Job
+
+if TYPE_CHECKING:
+    from longrun.fetch import Fetcher
 
 
 def builders(fetcher: Fetcher) -> dict[str, Callable[[Job], None]]:
     """The builder of each kind; ``fetcher`` gets the sources."""
+    # HTTP and all the builders: nothing that a build with nothing to do needs
+    from longrun.steps import archive, interpreter, layer, library, prefix, source, toolchain, wheel
+
     return {
         "source": partial(source.build, fetcher=fetcher),
         "toolchain": toolchain.build,
