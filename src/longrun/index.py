@@ -6,13 +6,11 @@ file helps to choose and to find it; the bytes count only by the sha256 that a l
 
 from __future__ import annotations
 
-import ast
 import bisect
 import contextlib
 import difflib
 import hashlib
 import io
-import os
 import queue
 import re
 import tempfile
@@ -25,11 +23,10 @@ from typing import IO, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import requests
-import requests.adapters
-import urllib3
 from packaging.version import InvalidVersion, Version
 
-from longrun.config import Config, is_address, is_index_address
+from longrun import pip
+from longrun.config import Config, is_index_address
 from longrun.download import (
     CONNECT_SECONDS,
     HEADERS,
@@ -41,14 +38,24 @@ from longrun.download import (
     pause,
     respond,
 )
-from longrun.errors import BuildError, SetupError, SourceError, SpecError, UnknownProject
+from longrun.errors import SourceError, SpecError, UnknownProject
 from longrun.fs import write_atomic
 from longrun.metadata import BadArchive, read_metadata
-from longrun.run import output
+from longrun.pip import without_logins
+from longrun.remote import TAIL, Remote, make_session
 from longrun.simple import ACCEPT, File, NoPage, read_page, shown, without_login
 from longrun.specs import normalised
 
-__all__ = ["File", "Index", "UnknownProject", "find_index", "in_parallel", "once", "open_index"]
+__all__ = [
+    "File",
+    "Index",
+    "UnknownProject",
+    "find_index",
+    "in_parallel",
+    "once",
+    "open_index",
+    "without_logins",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,8 +65,6 @@ TRIES = 3
 READ_SECONDS = 30.0
 PAGE_BYTES = 256 << 20
 METADATA_BYTES = 16 << 20
-TAIL = 64 << 10
-"""What is asked for of a wheel's end: its directory and, as builders put it last, its metadata."""
 IN_MEMORY = 32 << 20
 
 
@@ -85,44 +90,6 @@ class Login:
     password: str = field(repr=False)
 
 
-def _session() -> requests.Session:
-    """Connections that are kept for all threads: urllib3's pools are made for that."""
-    session = requests.Session()
-    adapter = requests.adapters.HTTPAdapter(pool_connections=THREADS, pool_maxsize=2 * THREADS)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    session.mount("file://", _Files())
-    return session
-
-
-class _Files(requests.adapters.BaseAdapter):
-    """A static index in a directory, such as `mirror` makes, by ``file://`` address."""
-
-    def send(  # type: ignore[override]
-        self, request: requests.PreparedRequest, **_: object
-    ) -> requests.Response:
-        path = Path(unquote(urlsplit(request.url or "").path))
-        path = path / "index.html" if path.is_dir() else path
-        response = requests.Response()
-        response.url, response.request = request.url or "", request
-        body: IO[bytes] = io.BytesIO()
-        try:
-            body = path.open("rb")
-            response.status_code = 200
-            response.headers["Content-Length"] = str(path.stat().st_size)
-        except FileNotFoundError:
-            response.status_code = 404
-        except OSError as error:
-            raise requests.exceptions.InvalidURL(f"{path}: {error.strerror}") from None
-        if path.name == "index.html":
-            response.headers["Content-Type"] = "text/html"
-        response.raw = urllib3.HTTPResponse(body=body, preload_content=False)
-        return response
-
-    def close(self) -> None:
-        pass
-
-
 @dataclass(frozen=True, kw_only=True)
 class Index:
     """The package indexes of a site as one; one object serves all threads of a run.
@@ -144,7 +111,7 @@ class Index:
     _sizes: dict[str, int] = field(default_factory=dict, repr=False)
     _busy: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _session: requests.Session = field(default_factory=_session, repr=False)
+    _session: requests.Session = field(default_factory=make_session, repr=False)
 
     def project(self, name: str) -> tuple[File, ...]:
         """All files of a project, as its pages list them; each name and sha256 once.
@@ -342,7 +309,7 @@ class Index:
     def open(self, file: File) -> IO[bytes]:
         """A file of the index to read from, as little as possible of it downloaded."""
         if file.is_wheel:
-            remote = _Remote(
+            remote = Remote(
                 lambda start, end: self._ask(file.url, lambda: self._range(file, start, end))
             )
             if remote.begin():
@@ -431,60 +398,6 @@ class _Busy(Transient):
 
 class _NoRange(Failed):
     """The server does not give parts of this file."""
-
-
-class _Remote(io.RawIOBase):
-    """A file on a server, read by ranges: its end first, as zip wants it."""
-
-    def __init__(self, get: Callable[[int, int], tuple[bytes, int] | None]) -> None:
-        self._get = get
-        self._pieces: dict[int, bytes] = {}
-        self._position = 0
-        self.size = 0
-
-    def begin(self) -> bool:
-        """Read the end of the file; False where the server gives no ranges."""
-        got = self._get(-TAIL, 0)
-        if got is not None:
-            content, self.size = got
-            self._pieces[self.size - len(content)] = content
-        return got is not None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
-        self._position = max(base + offset, 0)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self.size - self._position)
-        if wanted <= 0:
-            return 0
-        for start, piece in self._pieces.items():
-            if start <= self._position < start + len(piece):
-                content = piece[self._position - start :][:wanted]
-                break
-        else:
-            content = self._fetch(self._position, wanted)
-        buffer[: len(content)] = content
-        self._position += len(content)
-        return len(content)
-
-    def _fetch(self, start: int, wanted: int) -> bytes:
-        end = min(start + max(wanted, TAIL), self.size)
-        got = self._get(start, end)
-        if got is None or got[1] != self.size:
-            raise BadArchive("the file on the server changed while it was read")
-        self._pieces[start] = got[0]
-        return got[0][:wanted]
 
 
 def _body(response: requests.Response, limit: int, *, decode: bool = False) -> bytes:
@@ -618,75 +531,18 @@ def find_index(config: Config, python: Path) -> Index:
 
     ``python`` is an interpreter with pip, which knows its own files, variables and defaults.
     """
-    settings = _pip_settings(python)
+    settings = pip.settings(python)
     addresses = list(config.index)
     if not addresses and settings.get("no-index", "").lower() not in ("1", "true", "yes", "on"):
-        own = settings.get("index-url") or _pip_default(python, config.cache / "index")
+        own = settings.get("index-url") or pip.default_index(python, config.cache / "index")
         addresses = [own, *settings.get("extra-index-url", "").split()]
     return open_index(
         addresses,
         config.cache / "index",
         cert=settings.get("cert", ""),
         proxy=settings.get("proxy", ""),
-        directories=_local_directories(settings.get("find-links", "")),
+        directories=pip.local_directories(settings.get("find-links", "")),
     )
-
-
-def _pip_settings(python: Path) -> dict[str, str]:
-    """What pip is configured with, by option; as for `pip install`, environment variables win."""
-    found: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
-    for line in _pip(python, "config", "list").splitlines():
-        key, _, value = line.partition("=")
-        section, _, option = key.rpartition(".")
-        if section in found:
-            try:
-                found[section][option] = str(ast.literal_eval(value))
-            except (ValueError, SyntaxError):
-                continue  # not a setting: some warning
-    return {**found["global"], **found["install"], **found[":env:"]}
-
-
-def _pip_default(python: Path, cache: Path) -> str:
-    """The index that pip takes where nothing is configured, which its help tells.
-
-    Remembered for an environment, which never changes: it takes pip most of a second.
-    """
-    kept = cache / f"default-{hashlib.sha256(str(python).encode()).hexdigest()[:16]}"
-    if kept.is_file() and is_address(known := kept.read_text(encoding="utf-8")):
-        return known
-    text = " ".join(_pip(python, "install", "--help").split())
-    found = re.search(r"--index-url <url>[^(]*\(default (https?://[^\s)]+)\)", text)
-    if found is None:
-        raise SourceError(
-            "no package index is configured, and pip does not tell its default",
-            remedy="Set `index` in Longrun's configuration, or index-url in pip's.",
-        )
-    write_atomic(kept, found[1])
-    return found[1]
-
-
-def _pip(python: Path, *arguments: str) -> str:
-    # wide: help texts are wrapped, and an address may have a hyphen to break at
-    env = {**os.environ, "COLUMNS": "500", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    try:
-        return output([str(python), "-I", "-m", "pip", *arguments], env=env)
-    except (BuildError, SetupError) as error:
-        last = without_logins(" ".join(error.message.split()))[:300]
-        raise SourceError(
-            f"pip does not tell its configuration: {last}",
-            remedy="Correct pip's configuration, or set `index` in Longrun's.",
-        ) from None
-
-
-def without_logins(text: str) -> str:
-    """A text without the credentials of the addresses in it."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
-
-
-def _local_directories(links: str) -> tuple[Path, ...]:
-    """The directories among pip's find-links; the others are pages, which have no hashes."""
-    paths = [Path(unquote(link.removeprefix("file://"))) for link in links.split()]
-    return tuple(path for path in paths if path.is_absolute() and path.is_dir())
 
 
 def _login_remedy(url: str) -> str:

@@ -14,7 +14,7 @@ from stock import Stock, make_stock
 from web import Site
 
 from longrun import download as download_module
-from longrun import index as index_module
+from longrun import pip as pip_module
 from longrun.cli import main
 from longrun.plan import Plan, choose_interpreters, choose_release, make_plan
 from longrun.specs import Specs, load_specs
@@ -159,7 +159,7 @@ def stock_cli(stock, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LONGRUN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LONGRUN_ENVIRONMENT", sys.prefix)
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(index_module, "_pip_settings", lambda python: {})
+    monkeypatch.setattr(pip_module, "settings", lambda python: {})
     monkeypatch.setattr(download_module, "PAUSE_SECONDS", 0.005)
 
     def run(*argv: object) -> tuple[int, str, str]:
@@ -181,6 +181,6 @@ def desk(checkout, site, tmp_path, monkeypatch, capsys) -> StackDesk:
     monkeypatch.setenv("LONGRUN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LONGRUN_ENVIRONMENT", sys.prefix)
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(index_module, "_pip_settings", lambda python: {})
+    monkeypatch.setattr(pip_module, "settings", lambda python: {})
     monkeypatch.setattr(download_module, "PAUSE_SECONDS", 0.005)
     return StackDesk(checkout, Shelf(site, tmp_path / "shelf"), capsys.readouterr)

@@ -19,6 +19,7 @@ from web import Handler, Site, in_turn, page, plain, redirect, serve, status
 
 from longrun import download as download_module
 from longrun import index as index_module
+from longrun import pip as pip_module
 from longrun.config import Config
 from longrun.errors import SourceError, UnknownProject
 from longrun.index import File, Index, find_index, in_parallel, open_index
@@ -529,8 +530,8 @@ def test_without_a_configuration_it_is_pips_default_and_asked_for_once(
 ) -> None:
     (address,) = find_index(config(tmp_path), PYTHON).addresses
     assert address.startswith("https://")
-    monkeypatch.setattr(index_module, "_pip_settings", lambda python: {})
-    monkeypatch.setattr(index_module, "_pip", lambda *arguments: "")
+    monkeypatch.setattr(pip_module, "settings", lambda python: {})
+    monkeypatch.setattr(pip_module, "_pip", lambda *arguments: "")
     assert find_index(config(tmp_path), PYTHON).addresses == (address,)
     with pytest.raises(SourceError, match="pip does not tell its default"):
         find_index(config(tmp_path / "new"), PYTHON)
