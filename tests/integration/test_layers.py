@@ -99,16 +99,14 @@ def test_a_layer_holds_all_that_it_includes(layers):
 
 
 def test_every_package_imports_in_its_layer(layers):
-    """Each module in a process of its own, as a user without rights and without a home."""
+    """Each module in a process of its own, as a user without a home."""
     modules = [(p.layer, module) for p in layers.packages() for module in p.imports]
     assert len(modules) > 40
 
     def failure(item: tuple[str, str]) -> str:
         layer, module = item
-        program = [*unprivileged(), layers.python(layer), "-c", f"import {module}"]
-        done = attempt(
-            *program, env={"QT_QPA_PLATFORM": "offscreen", "MPLCONFIGDIR": "/nonexistent"}
-        )
+        env = {"QT_QPA_PLATFORM": "offscreen", "MPLCONFIGDIR": "/nonexistent"}
+        done = attempt(layers.python(layer), "-c", f"import {module}", env=env)
         last = done.stderr.strip().splitlines()[-1:]
         return f"{module} ({layer}): {done.returncode} {last}" if done.returncode else ""
 
@@ -122,7 +120,8 @@ def test_a_layer_may_be_moved_and_its_scripts_go_with_it(layers, tmp_path):
         call("cp", "-a", layers.path("base"), moved)
         (place / "bin").mkdir()
         (place / "bin" / "tool").symlink_to(moved / "bin" / "f2py")
-        assert "numpy" in call(*unprivileged(), place / "bin" / "tool", "-v", "-h")
+        version = json.loads((moved / MARKER).read_text())["distributions"]["numpy"]
+        assert call(*unprivileged(), place / "bin" / "tool", "-v") == version
         program = "import numpy, scipy.linalg; print(numpy.__file__)"
         python = moved / "bin" / f"python{layers.version}"
         assert call(*unprivileged(), python, "-c", program).startswith(str(moved))
