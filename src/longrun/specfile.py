@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from longrun.lockfile import quoted
@@ -45,15 +46,27 @@ def with_brings(text: str, names: tuple[str, ...]) -> str:
     if not names:
         document.pop("brings", None)
         return tomlkit.dumps(document)
-    array = tomlkit.parse(f"brings = {_array('brings', names)}\n")["brings"]
+    line = f"brings = {_array('brings', names)}\n"
     old = document.get("brings")
     if old is None:
-        document.append("brings", array)
-    elif "#" in old.as_string():
+        return _behind(text, "imports", document["imports"].as_string(), line)
+    if "#" in old.as_string():
         _edit(old, names)
     else:
-        document["brings"] = array
+        document["brings"] = tomlkit.parse(line)["brings"]
     return tomlkit.dumps(document)
+
+
+def _behind(text: str, key: str, value: str, line: str) -> str:
+    """A text with a line behind that of a key, of which ``value`` is the text of the value.
+
+    tomlkit itself would put it below the comment that belongs to the next table.
+    """
+    start = next(re.finditer(rf"(?m)^{key}\s*=", text)).end()
+    end = text.find("\n", text.index(value, start) + len(value))
+    if end < 0:
+        return f"{text}\n{line}"
+    return f"{text[: end + 1]}{line}{text[end + 1 :]}"
 
 
 def _edit(array: object, names: tuple[str, ...]) -> None:

@@ -432,3 +432,21 @@ def test_comments_in_specs_stay(small):
     assert '"lib",  # its numbers\n' in path.read_text()
     assert "# why not" in path.read_text()
     assert small.brings("app") == ("lib", "zlibx")
+
+
+def test_a_lock_that_a_merge_broke(small):
+    path = _lock_path(small)
+    path.write_text("<<<<<<< ours\n" + path.read_text())
+    complaint = unchanged(small, "lock", status=3)
+    assert "specs/locks/2026.1/cp313.lock.toml: not TOML" in complaint
+    assert "take it as it was on one side, then ./build.py lock" in complaint
+
+
+def test_locks_are_the_same_bytes_wherever_they_are_made(small, tmp_path, monkeypatch):
+    """From nothing, with other caches, at another time."""
+    texts = {tag: _lock_path(small, tag).read_bytes() for tag in ("cp313", "cp311")}
+    for tag in texts:
+        _lock_path(small, tag).unlink()
+    monkeypatch.setenv("LONGRUN_CACHE", str(tmp_path / "another"))
+    small.run("lock")
+    assert {tag: _lock_path(small, tag).read_bytes() for tag in texts} == texts

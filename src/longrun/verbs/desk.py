@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -88,8 +89,13 @@ class Desk:
 
     @cached_property
     def before(self) -> dict[str, Lock | None]:
-        """The locks as they are, by tag."""
-        return {tag: self.specs.lock(self.release.name, tag) for tag in self.interpreters}
+        """The locks as they are, by tag; SpecError where one cannot be read."""
+        try:
+            return {tag: self.specs.lock(self.release.name, tag) for tag in self.interpreters}
+        except SpecError as error:  # two branches that both changed it, merged
+            raise SpecError(
+                error.message, remedy="take it as it was on one side, then ./build.py lock"
+            ) from None
 
     def make(
         self,
@@ -258,6 +264,8 @@ def print_changes(proposal: Proposal) -> None:
         print(f"  {paint('yellow', '~')} {line}")
     for warning in proposal.warnings:
         print(f"  {paint('yellow', '!')} {warning}")
+    for name, text in proposal.new_specs.items():
+        print(f"\nspecs/packages/{name}.toml\n{paint('dim', textwrap.indent(text, '  '))}")
 
 
 def _row(change: Change, proposal: Proposal) -> tuple[str, str, str, str]:
@@ -325,6 +333,7 @@ def document(proposal: Proposal) -> dict[str, Any]:
         },
         "warnings": list(proposal.warnings),
         "files": [path.relative_to(root).as_posix() for path in proposal.files],
+        "specs": dict(proposal.new_specs),
     }
 
 
