@@ -151,13 +151,19 @@ def write_together(files: Mapping[Path, str]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def copy_atomic(source: Path, target: Path) -> None:
-    """Copy a file beside its target, read-only, and rename it into place."""
+def link_atomic(source: Path, target: Path) -> None:
+    """Give a read-only file a further name, beside the target and then renamed into place.
+
+    It is copied where the file system does not let a file have two names there.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        shutil.copyfile(source, temporary)
-        temporary.chmod(0o444)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            temporary.chmod(0o444)
         temporary.rename(target)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -116,9 +116,10 @@ def publish(context: Context, plan: Plan) -> None:
     for step in plan.targets:
         entry = _entry(context, step)
         (record,) = entry.files()
-        target = dist / record.path
-        if not (target.is_file() and fs.sha256_file(target) == record.value):
-            fs.copy_atomic(entry.tree / record.path, target)
+        source, target = entry.tree / record.path, dist / record.path
+        same = target.is_file() and target.samefile(source)
+        if not same and not (target.is_file() and fs.sha256_file(target) == record.value):
+            fs.link_atomic(source, target)
         sums[record.path] = record.value
     kept = {name: digest for name, digest in sorted(sums.items()) if (dist / name).exists()}
     text = "".join(f"{digest}  {name}\n" for name, digest in kept.items())
