@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-BARE = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
+# below a file nothing can be made, not even by root
+BARE = {"PATH": "/usr/bin:/bin", "HOME": "/dev/null", "LC_ALL": "C.UTF-8"}
 NOBODY = 65534
 
 
