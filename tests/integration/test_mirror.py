@@ -146,8 +146,9 @@ def test_uv_installs_from_pylock(stock, served, venv, tmp_path):
     uv = Path(sys.executable).parent / "uv"
     lock = out / f"controls-{TAG}/pylock.toml"
     env = {"UV_CACHE_DIR": str(tmp_path / "uv"), "UV_NO_CONFIG": "1", "NO_PROXY": "*"}
+    env["HOME"] = str(tmp_path)
     argv = [uv, "pip", "sync", "--python", venv, "--index-url", served, lock]
-    call(*argv, env={**env, "HOME": str(tmp_path)})
+    call(*argv, env=env)
     told = call(uv, "pip", "list", "--python", venv, "--format=freeze", env=env)
     found = dict(line.split("==") for line in told.splitlines())
     assert {name: found.get(name) for name in EXPECTED} == EXPECTED
