@@ -259,8 +259,8 @@ class Package:
         default=(),
     )
     clean_runpath: tuple[str, ...] = doc(
-        "Libraries of its wheel (globs below site-packages) whose RPATH or RUNPATH loses the entries "
-        "that lead out of the prefix; each must match.",
+        "Libraries of its wheel (globs below site-packages) whose RPATH or RUNPATH loses the "
+        "entries that lead out of the prefix; each must match.",
         default=(),
     )
     brings: tuple[str, ...] = doc(
