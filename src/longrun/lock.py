@@ -196,7 +196,7 @@ def describe_sdists(order: Order, index: Index) -> tuple[Described, ...]:
     """Which version of each package is built from its sdist, and what its metadata asks for.
 
     It is settled before uv is asked: uv would build one version after the other to see what each
-    asks for (five minutes for xtrack, running whatever is in them).
+    asks for, back to the first (five minutes for xtrack).
     """
     packages = [package for package in order.packages.values() if package.build]
     found = in_parallel(lambda package: _describe(package, order, index), packages)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
 from longrun.model import FromSdist, Package
@@ -66,5 +68,5 @@ def test_comments_between_names_stay():
     edited = with_brings(text, ("a", "b", "c", "d"))
     for part in ("    # numbers\n", '    "d",  # last\n', '"a"', '"c"'):
         assert part in edited
-    assert tuple(__import__("tomllib").loads(edited)["brings"]) == ("a", "b", "c", "d")
+    assert tuple(tomllib.loads(edited)["brings"]) == ("a", "b", "c", "d")
     assert "# numbers" in with_brings(edited, ("d",))

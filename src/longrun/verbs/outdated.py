@@ -19,6 +19,7 @@ from longrun.lock import Order, question_for
 from longrun.model import Distribution, Interpreter, Lock, Package
 from longrun.offers import Offer, newest, offers
 from longrun.plan import choose_interpreters
+from longrun.resolve import Uv
 from longrun.specs import normalised
 from longrun.stack import packages_for
 from longrun.term import paint
@@ -59,8 +60,9 @@ def outdated(root: Path, arguments: argparse.Namespace) -> int:
     interpreters = choose_interpreters(desk.specs, desk.release, versions)
     locks = {item.tag: _require_lock(desk, item) for item in interpreters}
     names = sorted({dist.name for lock in locks.values() for dist in lock.distribution})
+    uv = desk.uv  # found once, before the threads ask for it
     jobs: list[Interpreter | None] = [*interpreters, None]
-    *found, pages = in_parallel(lambda job: _ask(job, desk, locks, names), jobs)
+    *found, pages = in_parallel(lambda job: _ask(job, desk, uv, locks, names), jobs)
     rows: dict[Newer, tuple[str, ...]] = {}
     for interpreter, reachable in zip(interpreters, found, strict=True):
         state = State(
@@ -90,7 +92,9 @@ def _require_lock(desk: Desk, interpreter: Interpreter) -> Lock:
     return lock
 
 
-def _ask(job: Interpreter | None, desk: Desk, locks: Mapping[str, Lock], names: list[str]) -> Any:
+def _ask(
+    job: Interpreter | None, desk: Desk, uv: Uv, locks: Mapping[str, Lock], names: list[str]
+) -> Any:
     """What an upgrade of everything would take, by name; for None, all pages of the index."""
     if job is None:
         return desk.index.projects(names)
@@ -102,7 +106,7 @@ def _ask(job: Interpreter | None, desk: Desk, locks: Mapping[str, Lock], names: 
         upgrade_all=True,
     )
     try:
-        return desk.uv.resolve(question_for(order, desk.index))
+        return uv.resolve(question_for(order, desk.index))
     except LongrunError:
         return {}  # then each row tells what is in the way
 
