@@ -10,8 +10,8 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
@@ -73,29 +73,35 @@ def scan(
     several scans, the sha256 of files that have further names.
     """
     seen = {} if read is None else read
-
-    def record(item: tuple[str, os.DirEntry[str]]) -> Record:
-        return _record(*item, known.get(item[0]), seen)
-
+    records: list[Record] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        records = list(pool.map(record, walk(tree), chunksize=64))
+        hashed: list[tuple[Record, Inode, Future[str]]] = []
+        for path, entry in walk(tree):
+            record, inode = _record(path, entry)
+            sha256 = known.get(path) or seen.get(inode)
+            if record.type != FILE:
+                records.append(record)
+            elif sha256:
+                records.append(replace(record, value=sha256))
+            else:
+                # a thread for each file is worth its price only where there is something to read
+                hashed.append((record, inode, pool.submit(sha256_file, Path(entry.path))))
+        for record, inode, future in hashed:
+            seen[inode] = future.result()
+            records.append(replace(record, value=seen[inode]))
     return tuple(sorted(records, key=lambda record: record.path))
 
 
-def _record(
-    path: str, entry: os.DirEntry[str], sha256: str | None, seen: dict[Inode, str]
-) -> Record:
+def _record(path: str, entry: os.DirEntry[str]) -> tuple[Record, Inode]:
+    """A path's record, without a file's sha256, and which file it is a name of."""
     status = entry.stat(follow_symlinks=False)
     mode = stat.S_IMODE(status.st_mode)
-    if stat.S_ISLNK(status.st_mode):
-        return Record(path, LINK, 0o777, 0, os.readlink(entry.path))
-    if stat.S_ISDIR(status.st_mode):
-        return Record(path, DIRECTORY, mode, 0, "")
     inode = (status.st_dev, status.st_ino)
-    found = sha256 or seen.get(inode) or sha256_file(Path(entry.path))
-    if status.st_nlink > 1:
-        seen[inode] = found
-    return Record(path, FILE, mode, status.st_size, found)
+    if stat.S_ISLNK(status.st_mode):
+        return Record(path, LINK, 0o777, 0, os.readlink(entry.path)), inode
+    if stat.S_ISDIR(status.st_mode):
+        return Record(path, DIRECTORY, mode, 0, ""), inode
+    return Record(path, FILE, mode, status.st_size, ""), inode
 
 
 def tree_digest(records: Iterable[Record]) -> str:
