@@ -114,9 +114,11 @@ class Index:
     _session: requests.Session = field(default_factory=make_session, repr=False)
 
     def project(self, name: str) -> tuple[File, ...]:
-        """All files of a project, as its pages list them; each name and sha256 once.
+        """All files of a project, of the first index that has it; each name and sha256 once.
 
-        Raises UnknownProject where every index answers that there is none, else SourceError.
+        Another index may not add to them: whoever can put a project of the laboratory's name on a
+        public one could otherwise have it taken. Raises UnknownProject where every index answers
+        that there is none, else SourceError.
         """
         name = normalised(name)
         with self._lock:
@@ -203,18 +205,18 @@ class Index:
                 f"{name} cannot be looked up: no package index is configured",
                 remedy="Set `index` in Longrun's configuration, or index-url in pip's.",
             )
-        pages = [self._page(f"{address.rstrip('/')}/{name}/", name) for address in self.addresses]
-        if all(page is None for page in pages):
-            places = ", ".join(map(shown, self.addresses))
-            raise UnknownProject(
-                f"no project {name} on the package index ({places})",
-                remedy="Correct the name, or configure the index that has it.",
-            )
-        files: dict[tuple[str, str], File] = {}
-        for page in pages:
-            for file in page or ():
-                files.setdefault((file.name, file.sha256), file)
-        return tuple(files.values())
+        for address in self.addresses:
+            page = self._page(f"{address.rstrip('/')}/{name}/", name)
+            if page is not None:
+                files: dict[tuple[str, str], File] = {}
+                for file in page:
+                    files.setdefault((file.name, file.sha256), file)
+                return tuple(files.values())
+        places = ", ".join(map(shown, self.addresses))
+        raise UnknownProject(
+            f"no project {name} on the package index ({places})",
+            remedy="Correct the name, or configure the index that has it.",
+        )
 
     def _page(self, url: str, name: str) -> tuple[File, ...] | None:
         """The files on a page; None where the index says that it has no such page."""

@@ -106,13 +106,14 @@ class Uv:
             "LC_ALL": "C.UTF-8",
             "UV_CACHE_DIR": str(self.cache),
             "UV_SYSTEM_CERTS": "1",
-            # as pip: all indexes are one
-            "UV_INDEX_STRATEGY": "unsafe-best-match",
+            # as in ``index``: the first index that has a project is the only one for it
+            "UV_INDEX_STRATEGY": "first-index",
             "UV_KEYRING_PROVIDER": "disabled",
             "UV_PYTHON_DOWNLOADS": "never",
         }
         if addresses:
-            env |= {"UV_INDEX": " ".join(addresses[1:]), "UV_DEFAULT_INDEX": addresses[0]}
+            # uv asks the default one last
+            env |= {"UV_INDEX": " ".join(addresses[:-1]), "UV_DEFAULT_INDEX": addresses[-1]}
         named = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
         if cert := self.index.cert or next(filter(None, named), ""):
             env["SSL_CERT_FILE"] = cert

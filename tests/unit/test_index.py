@@ -201,7 +201,9 @@ def test_a_page_is_asked_for_once_in_a_run(site: Site, index: Index) -> None:
     assert len(site.asked) == 1
 
 
-def test_files_of_several_indexes_are_one_project(site: Site, tmp_path: Path) -> None:
+def test_the_first_index_that_has_a_project_is_the_only_one_for_it(
+    site: Site, tmp_path: Path
+) -> None:
     one, two = f"{site.url}/one", f"{site.url}/two"
     index = open_index([one, two], tmp_path)
     link = '<html><a href="/{}#sha256={}">x</a>'
@@ -210,7 +212,7 @@ def test_files_of_several_indexes_are_one_project(site: Site, tmp_path: Path) ->
         link.format("a-1-py3-none-any.whl", "1" * 64) + link.format("a-2.tar.gz", "2" * 64)
     )
     site.does["/two/b/"] = page(link.format("b-1-py3-none-any.whl", "3" * 64))
-    assert [file.name for file in index.project("a")] == ["a-1-py3-none-any.whl", "a-2.tar.gz"]
+    assert [file.name for file in index.project("a")] == ["a-1-py3-none-any.whl"]
     assert [file.name for file in index.project("b")] == ["b-1-py3-none-any.whl"]
     with pytest.raises(UnknownProject) as caught:
         index.project("c")

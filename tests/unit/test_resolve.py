@@ -86,7 +86,7 @@ def test_credentials_are_in_the_environment_alone(tmp_path, monkeypatch):
     assert "https://index.invalid/simple" in caught.value.message
 
 
-def test_all_indexes_are_one_as_for_pip(shelf, tmp_path, monkeypatch):
+def test_the_first_index_that_has_a_project_is_the_only_one_for_it(shelf, tmp_path, monkeypatch):
     other = Site()
     try:
         second = Shelf(other, tmp_path / "second")
@@ -96,7 +96,7 @@ def test_all_indexes_are_one_as_for_pip(shelf, tmp_path, monkeypatch):
     finally:
         other.server.shutdown()
         other.server.server_close()
-    assert found == {"lib": "3.0", "only-here": "1.0"}
+    assert found == {"lib": "2.0", "only-here": "1.0"}
 
 
 def test_what_an_sdist_asks_for_is_told_and_not_found_out(shelf, tmp_path):
