@@ -55,7 +55,13 @@ def _verbs_that_build(verb: AddVerb) -> None:
     sub = verb("build", "build a release's prefixes and archives into dist/", "build:build")
     _release(sub)
     _running(sub)
-    sub.add_argument("--step", metavar="STEP", help="build only this step and what it needs")
+    sub.add_argument(
+        "--step",
+        action="append",
+        default=[],
+        metavar="STEP",
+        help="build only this step and what it needs; may be repeated",
+    )
     sub.add_argument("--keep-failed", action="store_true", help="keep the files of a failed step")
     sub.add_argument("--dry-run", action="store_true", help="only say what would be built")
 

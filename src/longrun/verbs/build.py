@@ -29,7 +29,7 @@ def build(root: Path, arguments: argparse.Namespace) -> int:
     """Build what a release's archives need, and the archives; 0, or the first failure's code."""
     context = Context(root)
     plan = context.plan(arguments)
-    targets = (plan.find(arguments.step),) if arguments.step else plan.targets
+    targets = tuple(map(plan.find, arguments.step)) or plan.targets
     if arguments.dry_run:
         return _dry_run(context, plan, targets)
     start = time.monotonic()
