@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from longrun.errors import SpecError
-from longrun.index import Index, in_parallel
+from longrun.index.client import Index, in_parallel
 from longrun.model import SDIST, Distribution, Release
 from longrun.stack import Stack
 

@@ -30,10 +30,10 @@ from longrun.download import (
 )
 from longrun.errors import SourceError, SpecError
 from longrun.fs import sha256_file, write_atomic
-from longrun.index import Index
+from longrun.index.client import Index
+from longrun.index.simple import shown
 from longrun.model import Signature, Source
 from longrun.signature import Verdict, check, missing_tool, not_checked
-from longrun.simple import shown
 
 APT = Path("/etc/apt")
 INDEX = "index:"

@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 from longrun.errors import LongrunError, StoreError, UsageError
 from longrun.fs import sha256_file, write_atomic
-from longrun.metadata import BadArchive, read_metadata
+from longrun.index.metadata import BadArchive, read_metadata
 from longrun.specs import normalised
 
 FILES, PAGES = "files", "simple"

@@ -14,8 +14,8 @@ from stock import Stock, make_stock
 from web import Site
 
 from longrun import download as download_module
-from longrun import pip as pip_module
 from longrun.cli import main
+from longrun.index import pip as pip_module
 from longrun.plan import Plan, choose_interpreters, choose_release, make_plan
 from longrun.specs import Specs, load_specs
 

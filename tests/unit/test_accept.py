@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from longrun.accept import settle
+from longrun.lock.accept import settle
 from longrun.model import Distribution, FromSdist, Lock, Package
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from packaging.requirements import Requirement
 
-from longrun.closure import Facts, Target, close, disagreements, read_facts
 from longrun.errors import SourceError
+from longrun.lock.closure import Facts, Target, close, disagreements, read_facts
 from longrun.model import Floor
 
 TARGET = Target(tag="cp311", python="3.11.5", floor=Floor(arch="x86_64", glibc="2.28"))

@@ -6,9 +6,9 @@ import pytest
 from shelf import Shelf
 from web import Site
 
-from longrun.contents import build_requires, modules_of, top_level
 from longrun.errors import SourceError
-from longrun.index import Index, open_index
+from longrun.index.client import Index, open_index
+from longrun.lock.contents import build_requires, modules_of, top_level
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from longrun.explain import Ask, read_cause
+from longrun.lock.explain import Ask, read_cause
 
 HEAD = "error: No solution found when resolving dependencies\n  cause: "
 

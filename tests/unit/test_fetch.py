@@ -25,7 +25,7 @@ from longrun import download as download_module
 from longrun.download import Unreachable
 from longrun.errors import SourceError, SpecError
 from longrun.fetch import Candidate, Fetcher, Hosts, Provenance, candidates
-from longrun.index import Index, once, open_index
+from longrun.index.client import Index, once, open_index
 from longrun.model import Signature, Source
 from longrun.signature import NOT_CHECKED
 

@@ -18,11 +18,11 @@ import pytest
 from web import Handler, Site, in_turn, page, plain, redirect, serve, status
 
 from longrun import download as download_module
-from longrun import index as index_module
-from longrun import pip as pip_module
 from longrun.config import Config
 from longrun.errors import SourceError, UnknownProject
-from longrun.index import File, Index, find_index, in_parallel, open_index
+from longrun.index import client as index_module
+from longrun.index import pip as pip_module
+from longrun.index.client import File, Index, find_index, in_parallel, open_index
 
 JSON = "application/vnd.pypi.simple.v1+json"
 WHEEL = "tiny_tool-1.0-py3-none-any.whl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from longrun.lockfile import Moves, differences, lock_text, retold
+from longrun.lock.lockfile import Moves, differences, lock_text, retold
 from longrun.model import Distribution, Lock, Package
 from longrun.specs import parse_spec
 

@@ -15,7 +15,7 @@ from web import serve, status
 from longrun import mirror as mirror_module
 from longrun.errors import SourceError
 from longrun.fs import sha256_file
-from longrun.index import Index, open_index
+from longrun.index.client import Index, open_index
 
 WHEEL = "alpha-1.0-py3-none-any.whl"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from longrun.closure import Target
+from longrun.index.simple import File
+from longrun.lock.closure import Target
+from longrun.lock.offers import newest, offers, what_there_is
 from longrun.model import Floor
-from longrun.offers import newest, offers, what_there_is
-from longrun.simple import File
 
 TARGET = Target(tag="cp311", python="3.11.5", floor=Floor(arch="x86_64", glibc="2.28"))
 

@@ -9,12 +9,12 @@ import pytest
 from shelf import Shelf
 from web import Site
 
-from longrun import resolve as resolve_module
-from longrun.closure import Target
 from longrun.errors import SourceError
-from longrun.index import open_index
+from longrun.index.client import open_index
+from longrun.lock import resolve as resolve_module
+from longrun.lock.closure import Target
+from longrun.lock.resolve import Described, Question, Unsatisfiable, Uv
 from longrun.model import Floor
-from longrun.resolve import Described, Question, Unsatisfiable, Uv
 
 TARGET = Target(tag="cp313", python="3.13.5", floor=Floor(arch="x86_64", glibc="2.28"))
 

@@ -6,8 +6,8 @@ import tomllib
 
 import pytest
 
+from longrun.lock.specfile import new_spec, with_brings
 from longrun.model import FromSdist, Package
-from longrun.specfile import new_spec, with_brings
 from longrun.specs import parse_spec
 
 FULL = Package(

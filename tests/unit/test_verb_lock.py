@@ -53,7 +53,7 @@ def test_a_second_run_asks_uv_nothing_and_touches_no_file(small, monkeypatch):
     def never(*_args: object, **_options: object) -> None:
         raise AssertionError("uv was asked")
 
-    monkeypatch.setattr("longrun.resolve.outcome", never)
+    monkeypatch.setattr("longrun.lock.resolve.outcome", never)
     before = {path: path.stat().st_mtime_ns for path in small.checkout.root.rglob("*.toml")}
     assert "nothing to write" in small.run("lock")
     assert "nothing to write" in small.run("lock", "--check")
@@ -339,7 +339,7 @@ def test_metadata_that_are_not_those_that_uv_saw(small, monkeypatch):
     """An index whose metadata beside a file differ from those in it would do this."""
     small.shelf.put("two-faced")
     small.package("two-faced")
-    real = "longrun.index.Index.metadata"
+    real = "longrun.index.client.Index.metadata"
     monkeypatch.setattr(real, lambda self, file: "Requires-Dist: surprise>=1\n")
     complaint = unchanged(small, "lock", status=4)
     assert "does not agree with the distributions' own metadata" in complaint

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from longrun.closure import Target, target_of
-from longrun.contents import build_requires, modules_of
 from longrun.errors import LongrunError, SourceError, SpecError, UnknownProject, UsageError
-from longrun.lock import Made
-from longrun.lockfile import Moves
+from longrun.lock.closure import Target, target_of
+from longrun.lock.contents import build_requires, modules_of
+from longrun.lock.lockfile import Moves
+from longrun.lock.make import Made
+from longrun.lock.offers import Offer, newest, offers, what_there_is
+from longrun.lock.resolve import Question, Unsatisfiable, suggest
+from longrun.lock.specfile import new_spec
 from longrun.model import SDIST, Distribution, FromSdist, Lock, Package
-from longrun.offers import Offer, newest, offers, what_there_is
 from longrun.plan import choose_interpreters
-from longrun.resolve import Question, Unsatisfiable, suggest
-from longrun.specfile import new_spec
 from longrun.specs import near, normalised
 from longrun.stack import reach
 from longrun.verbs.desk import (

@@ -128,7 +128,7 @@ def publish(context: Context, plan: Plan) -> None:
 
 def _fetcher(context: Context, arguments: argparse.Namespace) -> Fetcher:
     from longrun.fetch import Fetcher, find_hosts
-    from longrun.index import find_index, once
+    from longrun.index.client import find_index, once
 
     config = context.config
     python = Path(os.environ["LONGRUN_ENVIRONMENT"]) / "bin" / "python"

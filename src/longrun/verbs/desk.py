@@ -16,12 +16,11 @@ from typing import Any
 
 from packaging.version import Version
 
-from longrun.accept import Arrival, Settlement, settle
 from longrun.errors import LongrunError, SetupError, SpecError
 from longrun.fs import write_together
-from longrun.index import Index, find_index
-from longrun.lock import Made, Order, make_lock
-from longrun.lockfile import (
+from longrun.index.client import Index, find_index
+from longrun.lock.accept import Arrival, Settlement, settle
+from longrun.lock.lockfile import (
     ADDED,
     FILED,
     MOVED,
@@ -33,10 +32,11 @@ from longrun.lockfile import (
     retold,
     why_here,
 )
+from longrun.lock.make import Made, Order, make_lock
+from longrun.lock.resolve import Uv
+from longrun.lock.specfile import with_brings
 from longrun.model import Interpreter, Lock, Package, Release
 from longrun.plan import choose_interpreters, choose_release
-from longrun.resolve import Uv
-from longrun.specfile import with_brings
 from longrun.specs import Specs, check_packages, parse_spec
 from longrun.stack import check_stack, packages_for
 from longrun.term import clip, paint, size

@@ -12,7 +12,7 @@ from pathlib import Path
 from longrun import fs
 from longrun.errors import UsageError
 from longrun.export import metapackage, pylock, requirements
-from longrun.index import Index, find_index, open_index
+from longrun.index.client import Index, find_index, open_index
 from longrun.model import Release
 from longrun.plan import choose_interpreters, choose_release
 from longrun.specs import Specs

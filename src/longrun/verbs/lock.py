@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from longrun.errors import SpecError, UsageError
-from longrun.lockfile import Moves
+from longrun.lock.lockfile import Moves
 from longrun.specs import near, normalised
 from longrun.verbs.desk import (
     Desk,

@@ -12,14 +12,14 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from longrun.closure import Target, read_facts, target_of
 from longrun.errors import LongrunError, SpecError
-from longrun.index import File, in_parallel
-from longrun.lock import Order, question_for
+from longrun.index.client import File, in_parallel
+from longrun.lock.closure import Target, read_facts, target_of
+from longrun.lock.make import Order, question_for
+from longrun.lock.offers import Offer, newest, offers
+from longrun.lock.resolve import Uv
 from longrun.model import Distribution, Interpreter, Lock, Package
-from longrun.offers import Offer, newest, offers
 from longrun.plan import choose_interpreters
-from longrun.resolve import Uv
 from longrun.specs import normalised
 from longrun.stack import packages_for
 from longrun.term import paint

@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from longrun.errors import SourceError
-from longrun.index import Index
-from longrun.metadata import DAMAGED
-from longrun.simple import File
+from longrun.index.client import Index
+from longrun.index.metadata import DAMAGED
+from longrun.index.simple import File
 from longrun.specs import normalised
 
 WITHOUT_PYPROJECT = ("setuptools>=40.8.0",)

@@ -10,9 +10,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from longrun.closure import Target
+from longrun.index.simple import File
+from longrun.lock.closure import Target
 from longrun.model import SDIST
-from longrun.simple import File
 from longrun.tags import best_tag, tags_of
 
 SHOWN = 4

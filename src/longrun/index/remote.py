@@ -13,7 +13,7 @@ import requests
 import requests.adapters
 import urllib3
 
-from longrun.metadata import BadArchive
+from longrun.index.metadata import BadArchive
 
 POOL = 32
 """Connections that are kept to one host."""

@@ -13,12 +13,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from longrun.closure import Closure, Facts, Target, close, disagreements, read_facts, target_of
 from longrun.errors import SourceError, SpecError
-from longrun.index import File, Index, in_parallel
+from longrun.index.client import File, Index, in_parallel
+from longrun.lock.closure import Closure, Facts, Target, close, disagreements, read_facts, target_of
+from longrun.lock.offers import Choice, newest, offers
+from longrun.lock.resolve import Described, Question, Unsatisfiable, Uv, no_version
 from longrun.model import SDIST, Distribution, Interpreter, Lock, Package, Release
-from longrun.offers import Choice, newest, offers
-from longrun.resolve import Described, Question, Unsatisfiable, Uv, no_version
 from longrun.specs import normalised
 from longrun.tags import best_tag
 

@@ -16,12 +16,12 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from longrun.closure import Target
 from longrun.errors import LongrunError, SourceError, SpecError, UnknownProject
-from longrun.explain import Ask, Cause, read_cause
-from longrun.index import Index, without_logins
+from longrun.index.client import Index, without_logins
+from longrun.lock.closure import Target
+from longrun.lock.explain import Ask, Cause, read_cause
+from longrun.lock.offers import Offer, newest, offers, what_there_is
 from longrun.model import Package
-from longrun.offers import Offer, newest, offers, what_there_is
 from longrun.run import SYSTEM_PATH, outcome
 from longrun.specs import near, normalised
 

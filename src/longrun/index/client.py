@@ -25,7 +25,6 @@ from urllib.parse import unquote, urlsplit
 import requests
 from packaging.version import InvalidVersion, Version
 
-from longrun import pip
 from longrun.config import Config, is_index_address
 from longrun.download import (
     CONNECT_SECONDS,
@@ -40,10 +39,11 @@ from longrun.download import (
 )
 from longrun.errors import SourceError, SpecError, UnknownProject
 from longrun.fs import write_atomic
-from longrun.metadata import BadArchive, read_metadata
-from longrun.pip import without_logins
-from longrun.remote import TAIL, Remote, make_session
-from longrun.simple import ACCEPT, File, NoPage, read_page, shown, without_login
+from longrun.index import pip
+from longrun.index.metadata import BadArchive, read_metadata
+from longrun.index.pip import without_logins
+from longrun.index.remote import TAIL, Remote, make_session
+from longrun.index.simple import ACCEPT, File, NoPage, read_page, shown, without_login
 from longrun.specs import normalised
 
 __all__ = [

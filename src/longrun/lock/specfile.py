@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from longrun.lockfile import quoted
+from longrun.lock.lockfile import quoted
 from longrun.model import Package
 
 SCHEMA = "#:schema ../schema/package.schema.json"

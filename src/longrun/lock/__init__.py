@@ -1,0 +1,1 @@
+"""Locks: what goes together, of which files, and who accepted it."""
