@@ -192,7 +192,8 @@ def test_it_starts_under_any_name(prefix, tmp_path, name):
 def test_scripts_start_the_interpreter_of_their_own_prefix(prefix, tmp_path, script):
     link = tmp_path / script
     link.symlink_to(prefix.path / "bin" / script)
-    done = attempt(link, "-h" if script == "idle3" else "json")
+    home = {"HOME": str(tmp_path)}  # idle makes a directory there
+    done = attempt(link, "-h" if script == "idle3" else "json", env=home, cwd=tmp_path)
     assert "JSON" in done.stdout or "USAGE: idle" in done.stdout + done.stderr
 
 
