@@ -1,6 +1,6 @@
 """What the checks share: servers on loopback that end with the check, waiting, and steps told.
 
-A check is one file that any interpreter of a layer runs alone: ``python3.13 tests/matrix/pyepics.py``.
+A check is one file that any interpreter of a layer runs alone: ``python3.13 pyepics.py``.
 It ends with status 0 only if everything held. It needs no network but loopback, no home and no
 rights, and leaves no process and no file behind.
 """
