@@ -53,6 +53,39 @@ def wait_for(what: str, condition: Callable[[], T], seconds: float = 20.0) -> T:
         time.sleep(0.05)
 
 
+def epics() -> None:
+    """Confine EPICS to loopback and free ports, for this process and the servers it starts."""
+
+    def free() -> str:
+        # servers listen on the same number with UDP
+        while True:
+            port = free_port()
+            with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as probe:
+                probe.bind(("127.0.0.1", port))
+                return str(port)
+
+    beacons = free()
+    for key in [key for key in os.environ if key.startswith("EPICS_")]:
+        del os.environ[key]
+    os.environ.update(
+        EPICS_CA_ADDR_LIST="127.0.0.1",
+        EPICS_CA_AUTO_ADDR_LIST="NO",
+        EPICS_CA_SERVER_PORT=free(),
+        EPICS_CA_REPEATER_PORT=beacons,
+        EPICS_CAS_BEACON_PORT=beacons,
+        EPICS_CAS_INTF_ADDR_LIST="127.0.0.1",
+        EPICS_CAS_BEACON_ADDR_LIST="127.0.0.1",
+        EPICS_CAS_AUTO_BEACON_ADDR_LIST="NO",
+        EPICS_PVA_ADDR_LIST="127.0.0.1",
+        EPICS_PVA_AUTO_ADDR_LIST="NO",
+        EPICS_PVA_SERVER_PORT=free(),
+        EPICS_PVA_BROADCAST_PORT=free(),
+        EPICS_PVAS_INTF_ADDR_LIST="127.0.0.1",
+        EPICS_PVAS_BEACON_ADDR_LIST="127.0.0.1",
+        EPICS_PVAS_AUTO_BEACON_ADDR_LIST="NO",
+    )
+
+
 def listening(port: int) -> bool:
     """Whether something accepts connections on a port of loopback."""
     with socket.socket() as probe:
@@ -111,6 +144,18 @@ class Child:
             return self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"signal {number} does not end it in {seconds:g} s") from None
+
+
+@contextlib.contextmanager
+def repeater() -> Iterator[None]:
+    """A repeater of Channel Access beacons.
+
+    Without one, clients of libca look for ``caRepeater`` on the path and those of caproto start
+    their own, and either would outlive the check.
+    """
+    with child(sys.executable, "-m", "caproto.commandline.repeater") as started:
+        wait_for("repeater", lambda: started.says("Repeater is listening"))
+        yield
 
 
 def itself(*arguments: str) -> list[str]:
