@@ -21,7 +21,7 @@ from longrun.verbs.build import tools_of
 from longrun.verbs.context import Context
 
 NEEDED_SPACE = 8_000_000_000
-"""Bytes that a cold build of two interpreters uses at its peak, with a margin."""
+"""Bytes that a cold build of two interpreters and all layers uses at its peak, with a margin."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def doctor(root: Path, arguments: argparse.Namespace) -> int:
         _space(context),
         _network_namespace(),
         *_hosts(context),
+        _index(context),
     ]
     if arguments.json:
         print(json.dumps({"schema": 1, "findings": [asdict(f) for f in findings]}, indent=1))
@@ -112,6 +113,20 @@ def _hosts(context: Context) -> list[Finding]:
     found = [*hosts.archives, *hosts.mirrors]
     remedy = "" if found else f"name one in {context.config.file}: archives = [...]"
     return [Finding("mirrors", "ok" if found else "note", ", ".join(found) or "none", remedy)]
+
+
+def _index(context: Context) -> Finding:
+    """The package index that files of layers come from; nothing is asked of it."""
+    from longrun.index.client import find_index
+
+    environment = Path(os.environ.get("LONGRUN_ENVIRONMENT", sys.prefix))
+    try:
+        index = find_index(context.config, environment / "bin" / "python")
+    except LongrunError as error:
+        return Finding("package index", "note", error.message, error.remedy)
+    found = ", ".join(index.addresses)
+    remedy = "" if found else f"name one in {context.config.file}: index = [...]"
+    return Finding("package index", "ok" if found else "note", found or "none", remedy)
 
 
 def _print(findings: list[Finding]) -> None:
