@@ -71,7 +71,9 @@ public class Ring {
         return result;
     }
     public void forever() {
-        Thread thread = new Thread(() -> { while (true) { try { Thread.sleep(20); } catch (Exception e) { } } });
+        Thread thread = new Thread(() -> {
+            while (true) { try { Thread.sleep(20); } catch (Exception e) { } }
+        });
         thread.setDaemon(true);
         thread.start();
     }
@@ -257,11 +259,13 @@ def main():
 
 def ends():
     """Signals of the system end a process with a JVM as they end any other."""
-    with tempfile.TemporaryDirectory(prefix="check-jpype-") as directory:
+    with (
+        tempfile.TemporaryDirectory(prefix="check-jpype-") as directory,
         # the child is killed and can't remove its directory
-        with scene.child(*scene.itself("wait"), env={"TMPDIR": directory}) as child:
-            scene.wait_for("JVM", lambda: child.says("waiting"), 40)
-            scene.expect("SIGTERM ends Python with a JVM", child.end(), -signal.SIGTERM)
+        scene.child(*scene.itself("wait"), env={"TMPDIR": directory}) as child,
+    ):
+        scene.wait_for("JVM", lambda: child.says("waiting"), 40)
+        scene.expect("SIGTERM ends Python with a JVM", child.end(), -signal.SIGTERM)
 
 
 if __name__ == "__main__":

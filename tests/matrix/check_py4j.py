@@ -1,4 +1,4 @@
-"""py4j: a Java program on the other end of a socket, called, calling back, killed and started again.
+"""py4j: a Java program behind a socket, called, calling back, killed and started again.
 
 Java compiled here; calls, collections, bytes of numpy, exceptions with their trace, callbacks from
 a Java thread into Python and what is raised in them, calls from several Python threads, a password
@@ -37,7 +37,11 @@ public class Ring {
     private final List<Listener> listeners = new ArrayList<>();
 
     public String say(String text) { return "heard " + text; }
-    public double[] table(int n) { double[] t = new double[n]; Arrays.setAll(t, i -> i / 2.0); return t; }
+    public double[] table(int n) {
+        double[] t = new double[n];
+        Arrays.setAll(t, i -> i / 2.0);
+        return t;
+    }
     public byte[] twice(byte[] data) {
         DoubleBuffer in = ByteBuffer.wrap(data).order(ByteOrder.LITTLE_ENDIAN).asDoubleBuffer();
         ByteBuffer out = ByteBuffer.allocate(data.length).order(ByteOrder.LITTLE_ENDIAN);
