@@ -321,3 +321,18 @@ sqlite3.connect(":memory:").execute("select 1")
 """
     plain = call(prefix.python, "-c", say.replace(repr(names), "()"))
     assert call(prefix.python, "-c", say) == plain
+
+
+def test_a_serial_line_takes_a_speed(prefix):
+    """What the C library of the floor knows as B9600, whatever headers the toolchain has."""
+    program = """
+import os, termios
+end = os.openpty()[1]
+for speed in (termios.B9600, termios.B115200, termios.B4000000):
+    line = termios.tcgetattr(end)
+    line[4] = line[5] = speed
+    termios.tcsetattr(end, termios.TCSANOW, line)
+    assert termios.tcgetattr(end)[4:6] == [speed, speed]
+print(termios.B9600, termios.B115200, hasattr(termios, "B14400"))
+"""
+    assert call(prefix.python, "-c", program) == "13 4098 False"
