@@ -280,6 +280,71 @@ class Package:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gap:
+    """A check that is known not to pass somewhere, and why."""
+
+    interpreters: tuple[str, ...] = doc("Interpreter tags (`cp313`); all without.", default=())
+    systems: tuple[str, ...] = doc("Systems by name (`host`, `bookworm`); all without.", default=())
+    since: str = doc("Since when it is known: the version of the library, and an ISO date.")
+    why: str = doc("The cause, and what a user does about it.")
+    link: str = doc("Upstream's issue, or the page that tells more.")
+    shows: str = doc(
+        "Words that the log of this failure has. A failure without them is another one, and counts."
+    )
+
+    def is_for(self, tag: str, system: str) -> bool:
+        """Whether it is about an interpreter in a system."""
+        return (not self.interpreters or tag in self.interpreters) and (
+            not self.systems or system in self.systems
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A round trip with a controls library: `tests/matrix/check_<name>.py`, dashes as underscores."""
+
+    name: str = doc("Name of the check; also of its file, and of its program's.")
+    title: str = doc("What it proves, in one line.", key=False)
+    group: str = doc("The family that reports show it in, such as `EPICS`.", key=False)
+    layer: str = doc("The layer that it runs in.")
+    proves: tuple[str, ...] = doc(
+        "Distributions that it is about; reports show their versions.", key=False
+    )
+    pair: bool = doc(
+        "Whether it is about libraries together in one process.", key=False, default=False
+    )
+    needs: tuple[str, ...] = doc(
+        "Programs of the system that it starts, such as `javac`; every system has them.", default=()
+    )
+    timeout: int = doc("Seconds after which it is killed.", default=120)
+    attempts: int = doc(
+        "How often it is run before it counts as failed; a pass after a failure shows as flaky.",
+        default=2,
+    )
+    gaps: tuple[Gap, ...] = doc("Where it is known not to pass.", key=False, default=())
+
+    @property
+    def program(self) -> str:
+        """Its file below ``tests/matrix``."""
+        return f"check_{self.name.replace('-', '_')}.py"
+
+    def gap(self, tag: str, system: str) -> Gap | None:
+        """The known gap of an interpreter in a system."""
+        return next((gap for gap in self.gaps if gap.is_for(tag, system)), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """An operating system that checks run in: a root directory made of its packages."""
+
+    name: str = doc("Name of its suite, such as `bookworm`; also of its file.")
+    title: str = doc("Name for people, such as `Debian 12`.", key=False)
+    glibc: str = doc("Version of its C library.")
+    components: tuple[str, ...] = doc("Components of the archive.", default=("main",))
+    packages: tuple[str, ...] = doc("Packages in it, beside the essential ones.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distribution:
     """One file of the index, as a lock pins it."""
 
@@ -359,6 +424,23 @@ class LayerPrefix:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One check, with one interpreter, in one system."""
+
+    check: Check = doc("The check.")
+    release: str = doc("Name of the release.")
+    interpreter: Interpreter = doc("The interpreter.", key=False)
+    system: str = doc("Name of the system; `host` is the machine itself.")
+    content: str = doc("What the system is: the digest of its root, or the host's own name.")
+    versions: dict[str, str] = doc("The distributions that it proves, with their versions.")
+
+    @property
+    def tag(self) -> str:
+        """The interpreter tag, such as ``cp313``."""
+        return self.interpreter.tag
+
+
+@dataclass(frozen=True, kw_only=True)
 class Archive:
     """A prefix as one file, with its manifest."""
 
@@ -374,4 +456,15 @@ class Archive:
         return "-".join(filter(None, ("longrun", self.release, self.tag, self.layer)))
 
 
-Spec = Library | Toolchain | Interpreter | Prefix | Wheel | LayerPrefix | Archive | Source
+Spec = (
+    Library
+    | Toolchain
+    | Interpreter
+    | Prefix
+    | Wheel
+    | LayerPrefix
+    | System
+    | Cell
+    | Archive
+    | Source
+)

@@ -1,0 +1,1 @@
+"""The compatibility matrix: which interpreter works with which library, in which system."""
