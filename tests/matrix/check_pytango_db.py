@@ -199,6 +199,8 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
+        # PyTango writes that it is ready to a buffer, and does not flush it
+        sys.stdout.reconfigure(line_buffering=True)
         run([Supply], args=sys.argv[2:])
     else:
         main()

@@ -208,6 +208,8 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
+        # PyTango writes that it is ready to a buffer, and does not flush it
+        sys.stdout.reconfigure(line_buffering=True)
         serve(sys.argv[2:])
     else:
         # taurus keeps settings in the home and Qt what runs in a shared directory
