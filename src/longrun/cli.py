@@ -19,7 +19,8 @@ prefixes out."""
 
 EPILOG = """\
 exit status: 0 done; 1 other failure; 2 usage; 3 spec file; 4 source; 5 build; 6 audit; 7 store;
-8 machine lacks something; 130 interrupted (what was finished is kept)"""
+8 machine lacks something; 9 a check of the matrix failed; 130 interrupted (what was finished is
+kept)"""
 
 
 AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
@@ -185,6 +186,38 @@ def _verbs_that_test(verb: AddVerb) -> None:
     sub.add_argument("tests", nargs="*", metavar="TEST", help="such as test_ssl; all without")
     _running(sub)
     _json(sub)
+
+    sub = verb("matrix", "run every check with every interpreter in every system", "matrix:matrix")
+    _release(sub, every=True, layers=False)
+    sub.add_argument(
+        "--check",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="such as pytango, or a group such as EPICS; may be repeated; all without",
+    )
+    sub.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="SYSTEM",
+        help="host, bullseye, bookworm or trixie; may be repeated; all without",
+    )
+    _running(sub)
+    sub.add_argument("--fresh", action="store_true", help="run again what is in the store, too")
+    sub.add_argument(
+        "--output", type=Path, metavar="DIR", help="write the report to DIR; dist/ without"
+    )
+    sub.add_argument("--compare", type=Path, metavar="FILE", help="an earlier matrix (its JSON)")
+    sub.add_argument("--dry-run", action="store_true", help="only say which cells would be run")
+    _json(sub)
+
+    sub = verb("check", "run one check, and show its log as it comes", "matrix:check")
+    sub.add_argument("name", metavar="NAME", help="such as pytango")
+    _release(sub, option=True, layers=False)
+    sub.add_argument("--where", default="host", metavar="SYSTEM", help="host without")
+    _running(sub)
+    sub.add_argument("--shell", action="store_true", help="open a shell where it would run")
 
     sub = verb(
         "generate", "write the schemas of spec files and the reference pages", "generate:generate"

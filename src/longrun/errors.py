@@ -62,3 +62,9 @@ class SetupError(LongrunError):
     """The machine lacks something; the remedy is the command that installs it."""
 
     exit_code = 8
+
+
+class MatrixError(LongrunError):
+    """A check of the matrix failed, or passes where its spec says that it does not."""
+
+    exit_code = 9

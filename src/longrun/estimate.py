@@ -28,6 +28,8 @@ TYPICAL = {
     "wheel": 2.0,
     "layer": 8.0,
     "archive": 16.0,
+    "system": 90.0,
+    "check": 6.0,
 }
 """Seconds by kind, for everything else."""
 

@@ -301,7 +301,7 @@ class Gap:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A round trip with a controls library: `tests/matrix/check_<name>.py`, dashes as underscores."""
+    """A round trip with a controls library: `tests/matrix/check_<name>.py`, dashes as `_`."""
 
     name: str = doc("Name of the check; also of its file, and of its program's.")
     title: str = doc("What it proves, in one line.", key=False)

@@ -10,7 +10,8 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from longrun.errors import SpecError, UsageError
 from longrun.model import (
     SDIST,
     Archive,
+    Cell,
+    Check,
     Distribution,
     Floor,
     Interpreter,
@@ -29,10 +32,11 @@ from longrun.model import (
     Release,
     Source,
     Spec,
+    System,
     Toolchain,
     Wheel,
 )
-from longrun.specs import Specs, near
+from longrun.specs import MATRIX, Specs, near
 
 if TYPE_CHECKING:
     from longrun.stack import Stack
@@ -49,11 +53,16 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "sdist": ("steps/wheel.py", "relocate.py", "elf.py", "steps/sdist.py", "steps/toolchain.py"),
     "layer": ("steps/layer.py", "elf.py", "audit/*.py"),
     "archive": ("steps/archive.py", "manifest.py"),
+    "system": ("steps/system.py",),
+    "check": ("steps/check.py", "cage.py", "inside.py"),
 }
 """The code that makes each kind: its bytes are part of the key, so no edit goes unnoticed.
 
 ``sdist`` is a wheel that is built here.
 """
+
+IMPORT = re.compile(r"^ *(?:import|from) +(\w+)", re.M)
+"""The imports of a check's program; it imports its neighbours one in a line."""
 
 LIBRARY_EPOCH = 1577836800
 """Time stamp of libraries, 2020-01-01: constant, so that a new release rebuilds none of them."""
@@ -184,6 +193,37 @@ def make_plan(
     return Plan(release=release, steps=tuple(planner.steps.values()), targets=tuple(targets))
 
 
+def plan_systems(specs: Specs, release: Release, systems: Iterable[System]) -> tuple[Step, ...]:
+    """The steps that make the roots of systems."""
+    planner = _Planner(specs=specs, release=release, floor=release.floor)
+    return tuple(planner.system(system) for system in systems)
+
+
+def plan_cells(
+    specs: Specs,
+    release: Release,
+    interpreters: tuple[Interpreter, ...],
+    checks: Iterable[Check],
+    contents: Mapping[str, str],
+) -> tuple[Step, ...]:
+    """A step for each check with each interpreter that has what it proves, in each system.
+
+    ``contents`` says what each system is (see ``model.Cell``): it is known only once the system's
+    root is made, since a distribution's archive moves.
+    """
+    from longrun.stack import load_stack
+
+    planner = _Planner(specs=specs, release=release, floor=release.floor)
+    stacks = [(each, load_stack(specs, release, each)) for each in interpreters]
+    return tuple(
+        planner.cell(interpreter, stack, check, system, content)
+        for check in checks
+        for interpreter, stack in stacks
+        if stack.has(check.proves)
+        for system, content in contents.items()
+    )
+
+
 class _Planner:
     """Makes each step once; ``steps`` fills in an order in which they can be built."""
 
@@ -258,6 +298,30 @@ class _Planner:
             ),
             inputs=(self.prefix(interpreter), *wheels),
             epoch=_epoch(self.release.date),
+        )
+
+    def system(self, system: System) -> Step:
+        return self._step("system", system.name, system.glibc, system, inputs=())
+
+    def cell(
+        self, interpreter: Interpreter, stack: Stack, check: Check, system: str, content: str
+    ) -> Step:
+        found = {name: stack.find(name) for name in check.proves}
+        outside = [] if system == "host" else [self.system(self.specs.systems[system])]
+        return self._step(
+            "check",
+            f"{check.name}-{stack.tag}-{system}",
+            self.release.name,
+            Cell(
+                check=check,
+                release=self.release.name,
+                interpreter=interpreter,
+                system=system,
+                content=content,
+                versions={name: dist.version for name, dist in found.items() if dist},
+            ),
+            inputs=(self.layer(interpreter, stack, check.layer), *outside),
+            data=programs(self.specs.root / MATRIX, check.program),
         )
 
     def wheel(self, interpreter: Interpreter, stack: Stack, dist: Distribution) -> Step:
@@ -441,6 +505,19 @@ class _Planner:
                     digest.update(f"{file.name}\0".encode() + file.read_bytes())
             self._recipes[kind] = digest.hexdigest()
         return self._recipes[kind]
+
+
+def programs(directory: Path, program: str) -> dict[str, Path]:
+    """A check's program, and every file beside it that one of them imports."""
+    found: dict[str, Path] = {}
+    waiting = [program]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and (directory / name).is_file():
+            found[name] = directory / name
+            text = found[name].read_text(encoding="utf-8")
+            waiting += [f"{module}.py" for module in IMPORT.findall(text)]
+    return dict(sorted(found.items()))
 
 
 def provenance(prefix: Step) -> tuple[Provenance, ...]:

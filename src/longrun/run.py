@@ -244,7 +244,6 @@ class Runner:
     jobserver: JobServer
     programs: Programs
     held: tuple[int, ...] = ()
-    network: bool = False
 
     def __call__(
         self,
@@ -253,9 +252,14 @@ class Runner:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         stdin: Path | None = None,
+        network: bool = False,
+        timeout: float | None = None,
     ) -> None:
-        """Run ``argv``; its output goes to the log. BuildError where it is missing or fails."""
-        prefix = () if self.network else without_network()
+        """Run ``argv``; its output goes to the log. BuildError where it is missing or fails.
+
+        After ``timeout`` seconds it is killed with all its children, which is a failure.
+        """
+        prefix = () if network else without_network()
         with self.log.open("ab") as log, (stdin or Path(os.devnull)).open("rb") as source:
             log.write(f"$ {' '.join(argv)}\n".encode())
             log.flush()
@@ -276,7 +280,11 @@ class Runner:
                 ) from error
             self.programs.start(popen)
             try:
-                status = popen.wait()
+                status = popen.wait(timeout)
+            except subprocess.TimeoutExpired as error:
+                _kill(popen)
+                popen.wait()
+                raise BuildError(f"{argv[0]}: killed after {timeout:g} s") from error
             finally:
                 self.programs.end(popen)
         if status:

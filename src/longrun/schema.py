@@ -16,6 +16,8 @@ SINGULAR = {
     "libraries": "library",
     "toolchains": "toolchain",
     "packages": "package",
+    "checks": "check",
+    "systems": "system",
 }
 
 

@@ -57,6 +57,14 @@ TOOLS: dict[str, Tool] = {
         Tool("libtoolize", "libtool", "libtool", "sources without a configure script"),
         Tool("tclsh", "tcl", "tcl", "assembles SQLite's amalgamation"),
         Tool("gperf", "gperf", "gperf", "fontconfig's object names"),
+        # the matrix
+        Tool("bwrap", "bubblewrap", "bubblewrap", "matrix: a cage for each check"),
+        Tool("mmdebstrap", "mmdebstrap", "mmdebstrap", "matrix: makes the roots of Debian systems"),
+        Tool("javac", "default-jdk-headless", "java-17-openjdk-devel", "matrix: Java bridges"),
+        Tool("java", "default-jdk-headless", "java-17-openjdk-headless", "matrix: Java bridges"),
+        Tool("redis-server", "redis-server", "redis", "matrix: a Redis server"),
+        Tool("mosquitto", "mosquitto", "mosquitto", "matrix: an MQTT broker"),
+        Tool("cc", "gcc libc6-dev", "gcc glibc-devel", "matrix: xtrack compiles at run time"),
         # the tests of a built prefix
         Tool("gcc", "gcc", "gcc", "tests: what consoles compile extensions with"),
         Tool(
@@ -90,7 +98,6 @@ TOOLS: dict[str, Tool] = {
         Tool("gpg", "gnupg", "gnupg2", "tests: signs a source"),
         Tool("gpgv", "gpgv", "gnupg2", "checks signatures of sources"),
         Tool("setpriv", "util-linux", "util-linux", "tests: an unprivileged user"),
-        Tool("bwrap", "bubblewrap", "bubblewrap", "tests: another distribution's /etc"),
         Tool("readelf", "binutils", "binutils", "tests: a second opinion on ELF files"),
         Tool("openssl", "openssl", "openssl", "tests: makes certificates"),
         Tool("zstd", "zstd", "zstd", "tests: plain tar unpacks the archive"),

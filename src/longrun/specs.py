@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from longrun.errors import SpecError
-from longrun.model import Interpreter, Library, Lock, Package, Release, Toolchain
+from longrun.model import (
+    Check,
+    Interpreter,
+    Library,
+    Lock,
+    Package,
+    Release,
+    System,
+    Toolchain,
+)
 
 T = TypeVar("T")
 
@@ -25,8 +34,16 @@ KINDS: dict[str, type[Any]] = {
     "libraries": Library,
     "toolchains": Toolchain,
     "packages": Package,
+    "checks": Check,
+    "systems": System,
 }
 """Directory below ``specs/`` to the type of its files."""
+
+MATRIX = "tests/matrix"
+"""Where the programs of checks are."""
+
+LATER = ("packages", "checks", "systems")
+"""Kinds that are read when they are asked for: there are many, and few commands need them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +63,18 @@ class Specs:
         check_packages(packages)
         return packages
 
+    @cached_property
+    def checks(self) -> Mapping[str, Check]:
+        """The checks of the matrix; each has its program below ``tests/matrix``."""
+        checks = _load_directory(self.root, "checks", Check)
+        check_checks(self, checks)
+        return checks
+
+    @cached_property
+    def systems(self) -> Mapping[str, System]:
+        """The systems that checks run in, beside the machine itself."""
+        return _load_directory(self.root, "systems", System)
+
     def lock_path(self, release: str, tag: str) -> Path:
         """Where the lock of an interpreter is, whether it exists or not."""
         return self.root / "specs" / "locks" / release / f"{tag}.lock.toml"
@@ -64,7 +93,7 @@ def load_specs(root: Path) -> Specs:
     found = {
         kind: _load_directory(root, kind, type_)
         for kind, type_ in KINDS.items()
-        if kind != "packages"
+        if kind not in LATER
     }
     specs = Specs(root=root, **found)
     _check_references(specs)
@@ -219,6 +248,32 @@ def check_packages(packages: Mapping[str, Package]) -> None:
                     f"{label}: brings[{position}]: expected {normalised(brought)!r} "
                     f"(normalised as in PEP 503), found {brought!r}"
                 )
+
+
+def check_checks(specs: Specs, checks: Mapping[str, Check]) -> None:
+    """What specs of checks name must be there; SpecError names file and key."""
+    tags = {interpreter.tag for interpreter in specs.interpreters.values()}
+    layers = {name for release in specs.releases.values() for name in release.layers}
+    systems = {"host", *specs.systems}
+    for name, check in checks.items():
+        label = f"specs/checks/{name}.toml"
+        if not (specs.root / MATRIX / check.program).is_file():
+            raise SpecError(
+                f"{label}: name: expected a program {MATRIX}/{check.program}, found none",
+                remedy=f"write {MATRIX}/{check.program}; see {MATRIX}/README.md",
+            )
+        _check_names(label, "layer", (check.layer,), sorted(layers))
+        if not check.proves:
+            raise SpecError(f"{label}: proves: expected at least one distribution, found none")
+        for key, number in (("timeout", check.timeout), ("attempts", check.attempts)):
+            if number < 1:
+                raise SpecError(f"{label}: {key}: expected 1 or more, found {number}")
+        for position, gap in enumerate(check.gaps):
+            at = f"gaps[{position}]"
+            _check_names(label, f"{at}.interpreters", gap.interpreters, sorted(tags))
+            _check_names(label, f"{at}.systems", gap.systems, sorted(systems))
+            if not gap.shows:
+                raise SpecError(f"{label}: {at}.shows: expected words of its log, found ''")
 
 
 def _check_constraint(label: str, key: str, constraint: str) -> None:

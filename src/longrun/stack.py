@@ -33,6 +33,10 @@ class Stack:
         """The locked distribution of a normalised name."""
         return next((dist for dist in self.lock.distribution if dist.name == name), None)
 
+    def has(self, names: Iterable[str]) -> bool:
+        """Whether all these distributions are locked."""
+        return all(self.find(name) for name in names)
+
     def requires(self) -> dict[str, list[str]]:
         """Who asks for whom: each distribution's own requirements, by name."""
         found: dict[str, list[str]] = {dist.name: [] for dist in self.lock.distribution}

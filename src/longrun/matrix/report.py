@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from longrun.cage import Attempt as Attempt
+
 SCHEMA = 1
 """Raised when a key of the JSON form changes its meaning or goes away; new keys do not raise it."""
 
@@ -15,28 +17,6 @@ says that it fails; ``flaky`` passed after it had failed."""
 
 GOOD = (PASSED, FLAKY, GAP)
 """The states that do not fail a run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One run of a check.
-
-    ``status`` is the exit status, negative for a signal; ``seconds`` is elapsed time, ``cpu`` of the
-    processors, ``memory`` in bytes that of the largest process; ``orphans`` are the commands of the
-    processes that it left behind.
-    """
-
-    status: int
-    timed_out: bool
-    seconds: float
-    cpu: float
-    memory: int
-    orphans: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether it came to a good end, and left nothing running."""
-        return self.status == 0 and not self.timed_out and not self.orphans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +45,8 @@ class Row:
 class CellResult:
     """What came of one check in one column.
 
-    ``isolation`` is ``namespaces``, ``engine`` or ``session``; ``cached`` whether it was run before;
-    ``why`` says in a line what is wrong, ``link`` where more is told of a known gap.
+    ``isolation`` is ``namespaces``, ``engine`` or ``session``; ``cached`` whether it was run
+    before; ``why`` says in a line what is wrong, ``link`` where more is told of a known gap.
     """
 
     check: str

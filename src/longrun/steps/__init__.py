@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 def builders(fetcher: Fetcher) -> dict[str, Callable[[Job], None]]:
     """The builder of each kind; ``fetcher`` gets the sources."""
     # HTTP and all the builders: nothing that a build with nothing to do needs
-    from longrun.steps import archive, interpreter, layer, library, prefix, source, toolchain, wheel
+    from longrun.steps import (
+        archive,
+        check,
+        interpreter,
+        layer,
+        library,
+        prefix,
+        source,
+        system,
+        toolchain,
+        wheel,
+    )
 
     return {
         "source": partial(source.build, fetcher=fetcher),
@@ -26,4 +37,6 @@ def builders(fetcher: Fetcher) -> dict[str, Callable[[Job], None]]:
         "wheel": wheel.build,
         "layer": layer.build,
         "archive": archive.build,
+        "system": partial(system.build, archives=fetcher.hosts.archives, offline=fetcher.offline),
+        "check": check.build,
     }

@@ -16,7 +16,8 @@ class Run(Protocol):
 
     ``env`` is added to a clean environment: PATH of the system, HOME and TMPDIR in the work
     directory, LC_ALL=C.UTF-8, TZ=UTC, SOURCE_DATE_EPOCH, MAKEFLAGS with the shared jobserver.
-    Raises BuildError where the program is missing or its exit status is not 0.
+    There is no network unless that is asked for; after ``timeout`` seconds it is killed.
+    Raises BuildError where the program is missing, killed, or its exit status is not 0.
     """
 
     def __call__(
@@ -26,6 +27,8 @@ class Run(Protocol):
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         stdin: Path | None = None,
+        network: bool = False,
+        timeout: float | None = None,
     ) -> None: ...
 
 

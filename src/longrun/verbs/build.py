@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,8 @@ from longrun import fs
 from longrun.errors import LongrunError
 from longrun.estimate import weights
 from longrun.executor import Options, Outcome, execute
-from longrun.log import make_reporter
-from longrun.model import Archive, Interpreter, Library, Source
+from longrun.log import Reporter, make_reporter
+from longrun.model import Archive, Cell, Interpreter, Library, Source, System
 from longrun.plan import Plan, Step
 from longrun.setup import require
 from longrun.store import Entry
@@ -57,16 +58,29 @@ def fetch(root: Path, arguments: argparse.Namespace) -> int:
     return 0
 
 
+MakeReporter = Callable[[tuple[Step, ...], Mapping[str, float]], Reporter]
+"""From the steps to build and their seconds to what shows them."""
+
+
 def realise(
-    context: Context, plan: Plan, targets: tuple[Step, ...], arguments: argparse.Namespace
+    context: Context,
+    plan: Plan,
+    targets: tuple[Step, ...],
+    arguments: argparse.Namespace,
+    *,
+    shown_by: MakeReporter | None = None,
 ) -> Outcome:
     """Build the targets and what they need and the store lacks."""
     with context.store.used():
-        return _realise(context, plan, targets, arguments)
+        return _realise(context, plan, targets, arguments, shown_by)
 
 
 def _realise(
-    context: Context, plan: Plan, targets: tuple[Step, ...], arguments: argparse.Namespace
+    context: Context,
+    plan: Plan,
+    targets: tuple[Step, ...],
+    arguments: argparse.Namespace,
+    shown_by: MakeReporter | None,
 ) -> Outcome:
     store = context.store
     store.sweep()
@@ -79,7 +93,10 @@ def _realise(
 
     estimates = weights(store, steps)
     jobs = context.jobs(arguments)
-    reporter = make_reporter(os.environ, estimates, jobs=jobs, retry=_retry(plan))
+    if shown_by is not None:
+        reporter = shown_by(steps, estimates)
+    else:
+        reporter = make_reporter(os.environ, estimates, jobs=jobs, retry=_retry(plan))
     cached = sum(store.get(step.key) is not None for step in plan.needed(*targets))
     fetcher = _fetcher(context, arguments)
     reporter.begin(steps, cached=cached)
@@ -104,6 +121,10 @@ def tools_of(steps: tuple[Step, ...]) -> list[str]:
     for step in steps:
         if isinstance(step.spec, Library | Interpreter):
             tools |= dict.fromkeys(step.spec.tools)
+        if isinstance(step.spec, System):
+            tools["mmdebstrap"] = None
+        if isinstance(step.spec, Cell):
+            tools |= dict.fromkeys(("bwrap", *step.spec.check.needs))
         if step.patches:
             tools["patch"] = None
     return list(tools)
@@ -153,7 +174,8 @@ def _read_sums(path: Path) -> dict[str, str]:
 def _retry(plan: Plan) -> str:
     options: dict[str, None] = {}
     for step in plan.targets:
-        assert isinstance(step.spec, Archive)
+        if not isinstance(step.spec, Archive):
+            continue
         options[f" --python {step.spec.interpreter.removeprefix('cpython-')}"] = None
         if step.spec.layer:
             options[f" --layer {step.spec.layer}"] = None

@@ -1,0 +1,139 @@
+"""Where a check runs: no network but loopback, no home, no rights, nothing writable but its own.
+
+A cage is made of kernel namespaces by bubblewrap, in the machine's own system or in another root.
+Where the kernel or a container forbids them, the machine's own system still gives a session.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from longrun import inside
+from longrun.errors import SetupError
+from longrun.run import find_tool, succeeds
+
+NAMESPACES, SESSION = "namespaces", "session"
+"""How a check is confined: by kernel namespaces, or only in a session of its own."""
+
+NOBODY = "65534"
+"""The user and group of a check, by the number that every Linux calls nobody."""
+
+PLACE = Path("/opt/longrun")
+"""Where the prefix, the check and the outcome are inside."""
+
+SCRATCH = "/tmp"  # noqa: S108 - the cage's own, in memory
+"""Where a check may write."""
+
+HIDDEN = (SCRATCH, "/var/tmp", "/run", "/home", "/root", "/opt", "/srv", "/mnt", "/media")  # noqa: S108
+"""Directories of a system that hold what people and services put there; empty inside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One run of a check.
+
+    ``status`` is the exit status, negative for a signal; ``seconds`` is elapsed time, ``cpu`` that
+    of the processors, ``memory`` in bytes that of the largest process; ``orphans`` are the commands
+    of the processes that it left behind.
+    """
+
+    status: int
+    timed_out: bool
+    seconds: float
+    cpu: float
+    memory: int
+    orphans: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether it came to a good end, and left nothing running."""
+        return self.status == 0 and not self.timed_out and not self.orphans
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cage:
+    """One check's surroundings: ``root`` of a system (None for the machine's own), the prefix, the
+    directory of the check's programs, and the directory ``out`` for what comes of it."""
+
+    root: Path | None
+    prefix: Path
+    stem: str
+    programs: Path
+    out: Path
+
+    def command(self, isolation: str, python: str, program: str, seconds: int) -> list[str]:
+        """The command that runs a check and writes the outcome."""
+        if isolation == SESSION:
+            return self._session(python, program, seconds)
+        prefix, programs = PLACE / self.stem, PLACE / "checks"
+        return [
+            *self.walls(),
+            *("--chdir", SCRATCH, "--"),
+            *(str(prefix / "bin" / python), "-I", "-S", str(PLACE / "inside.py")),
+            *(str(PLACE / "out"), str(seconds)),
+            *(str(prefix / "bin" / python), str(programs / program)),
+        ]
+
+    def walls(self) -> list[str]:
+        """bubblewrap and its options."""
+        bwrap = find_tool("bwrap")
+        assert bwrap, "see confinement()"
+        return [
+            *(bwrap, "--unshare-all", "--die-with-parent", "--new-session"),
+            *("--uid", NOBODY, "--gid", NOBODY),
+            # a name that every system resolves, without asking a network
+            *("--hostname", "localhost"),
+            *("--ro-bind", str(self.root or "/"), "/"),
+            *("--proc", "/proc", "--dev", "/dev"),
+            *(word for path in self._hidden() for word in ("--tmpfs", path)),
+            *("--ro-bind", str(self.prefix), str(PLACE / self.stem)),
+            *("--ro-bind", str(self.programs), str(PLACE / "checks")),
+            *("--ro-bind", inside.__file__, str(PLACE / "inside.py")),
+            *("--bind", str(self.out), str(PLACE / "out")),
+        ]
+
+    def _hidden(self) -> list[str]:
+        root = self.root or Path("/")
+        return [path for path in HIDDEN if (root / path[1:]).is_dir()]
+
+    def _session(self, python: str, program: str, seconds: int) -> list[str]:
+        executable = str(self.prefix / "bin" / python)
+        return [
+            *(executable, "-I", "-S", inside.__file__, str(self.out), str(seconds)),
+            *(executable, str(self.programs / program)),
+        ]
+
+
+def confinement(*, own_system: bool) -> str:
+    """The best that this machine can do; SetupError where no other root can be entered."""
+    if namespaces():
+        return NAMESPACES
+    if own_system:
+        return SESSION
+    raise SetupError(
+        "no cage for another system's root: bubblewrap is missing, or may make no namespaces here",
+        remedy="apt-get install bubblewrap; inside a container, start that with --privileged; "
+        "or run only this machine's own column: --where host",
+    )
+
+
+@cache
+def namespaces() -> bool:
+    """Whether bubblewrap is there and the kernel lets it work."""
+    bwrap = find_tool("bwrap")
+    return bwrap is not None and succeeds(
+        (bwrap, "--unshare-all", "--uid", NOBODY, "--ro-bind", "/", "/", "--proc", "/proc", "true")
+    )
+
+
+def machine() -> tuple[str, str]:
+    """What this machine is, as far as a check can tell: its distribution, and its glibc."""
+    try:
+        title = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        title = "Linux"
+    return title, platform.libc_ver(sys.executable)[1]

@@ -1,0 +1,161 @@
+"""A cell of the matrix: one check, run in a cage, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from longrun.cage import Attempt, Cage, confinement
+from longrun.errors import BuildError
+from longrun.model import Cell, Gap
+from longrun.steps.job import Job
+
+PATIENCE = 30
+"""Seconds beyond a check's own limit after which the cage itself is taken down."""
+
+HOST = "host"
+"""The machine's own system."""
+
+LOG = 200_000
+"""Bytes of a log that are kept, of its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRecord:
+    """What came of a cell: every attempt, how it was confined, and the log of all attempts."""
+
+    attempts: tuple[Attempt, ...]
+    isolation: str
+    log: str
+
+
+class CellError(BuildError):
+    """A check failed where no spec says that it does; ``record`` tells how."""
+
+    def __init__(self, message: str, record: CellRecord) -> None:
+        super().__init__(message)
+        self.record = record
+
+
+def build(job: Job) -> None:
+    """Run the check as often as its spec allows; CellError where that is to no avail.
+
+    ``job.out`` gets ``cell.json`` and ``log.txt``. A known failure is kept like a pass.
+    """
+    cell = job.spec
+    assert isinstance(cell, Cell)
+    record = attempt(job, cell)
+    write(job.out, record)
+    gap = cell.check.gap(cell.tag, cell.system)
+    if not record.attempts[-1].passed and not (gap and gap.shows in record.log):
+        raise CellError(complaint(record, gap), record)
+
+
+def attempt(job: Job, cell: Cell) -> CellRecord:
+    """Run the check until it passes, fails as its spec says, or its attempts are used up."""
+    gap = cell.check.gap(cell.tag, cell.system)
+    isolation = confinement(own_system=cell.system == HOST)
+    programs = gather(job)
+    attempts: list[Attempt] = []
+    log = ""
+    while len(attempts) < cell.check.attempts:
+        number = len(attempts) + 1
+        found, text = run(job, cell, programs, job.work / f"out-{number}", isolation)
+        attempts.append(found)
+        log += text if number == 1 else f"\n--- attempt {number}\n{text}"
+        if found.passed or (gap and gap.shows in text):
+            break
+    return CellRecord(attempts=tuple(attempts), isolation=isolation, log=log)
+
+
+def gather(job: Job) -> Path:
+    """A directory with the check's programs and nothing else."""
+    programs = job.work / "checks"
+    programs.mkdir()
+    for name, path in job.data.items():
+        shutil.copyfile(path, programs / name)
+    return programs
+
+
+def run(job: Job, cell: Cell, programs: Path, out: Path, isolation: str) -> tuple[Attempt, str]:
+    """Run the check once; what came of it, and its log."""
+    out.mkdir()
+    out.chmod(0o777)  # the user inside is another one
+    cage = make_cage(job, cell, programs, out)
+    executable = f"python{cell.interpreter.name.removeprefix('cpython-')}"
+    check = cell.check
+    command = cage.command(isolation, executable, check.program, check.timeout)
+    try:
+        job.run(command, timeout=check.timeout + PATIENCE)
+        result = json.loads((out / "result.json").read_bytes())
+    except (BuildError, OSError) as error:
+        raise BuildError(f"the cage of {check.name} failed, not the check: {error}") from error
+    with (out / "log.txt").open("rb") as file:
+        file.seek(max(0, (out / "log.txt").stat().st_size - LOG))
+        log = file.read().decode("utf-8", "replace")
+    with job.log.open("a", encoding="utf-8") as file_of_step:
+        file_of_step.write(log)
+    return Attempt(**{**result, "orphans": tuple(result["orphans"])}), log
+
+
+def make_cage(job: Job, cell: Cell, programs: Path, out: Path) -> Cage:
+    """The surroundings of a cell."""
+    tag, layer = cell.tag, cell.check.layer
+    return Cage(
+        root=None if cell.system == HOST else job.inputs[f"system/{cell.system}"] / "root",
+        prefix=job.inputs[f"layer/{layer}-{tag}"],
+        stem=f"longrun-{cell.release}-{tag}-{layer}",
+        programs=programs,
+        out=out,
+    )
+
+
+def write(out: Path, record: CellRecord) -> None:
+    """Put a record where ``read`` finds it."""
+    attempts = [asdict(each) for each in record.attempts]
+    document = {"attempts": attempts, "isolation": record.isolation}
+    (out / "cell.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (out / "log.txt").write_text(record.log, encoding="utf-8")
+
+
+def read(tree: Path) -> CellRecord:
+    """The record of an entry."""
+    document = json.loads((tree / "cell.json").read_bytes())
+    attempts = (
+        Attempt(**{**each, "orphans": tuple(each["orphans"])}) for each in document["attempts"]
+    )
+    log = (tree / "log.txt").read_text(encoding="utf-8")
+    return CellRecord(attempts=tuple(attempts), isolation=document["isolation"], log=log)
+
+
+def complaint(record: CellRecord, gap: Gap | None) -> str:
+    """What is wrong, in a line."""
+    last = record.attempts[-1]
+    what = reason(last, record.log)
+    if len(record.attempts) > 1:
+        what += f"; so did {len(record.attempts) - 1} attempts before"
+    if gap:
+        what += f"; the known gap would show {gap.shows!r}"
+    return what
+
+
+def reason(attempt: Attempt, log: str) -> str:
+    """Why an attempt does not count as passed: the log's last words, or what ended it."""
+    if attempt.passed:
+        return ""
+    if attempt.timed_out:
+        return f"still running after {attempt.seconds:.0f} s: {last_line(log)}"
+    if attempt.status < 0:
+        return f"{signal.Signals(-attempt.status).name} after: {last_line(log)}"
+    if attempt.status:
+        return last_line(log)
+    return f"left running: {', '.join(attempt.orphans)}"
+
+
+def last_line(log: str) -> str:
+    """The last line of a log that says something."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it printed nothing"
