@@ -1,14 +1,15 @@
 """asyncua, OPC UA: a server and its clients: subscriptions, methods, refusals, events, restart.
 
 Values of several types and an array, a write of the wrong type and one without right, time
-stamps and quality, methods with arguments and their errors, data changes in order with a
-deadband-free subscription, an event, history, two clients at once, the synchronous client, and a
-server killed and started again with the client noticing and coming back.
+stamps and quality, methods with arguments and their errors, data changes in order, an event, two
+clients at once, the synchronous client, a server killed and started again with the client noticing
+and coming back, and a server that Ctrl-C ends.
 """
 
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 
 import numpy as np
@@ -61,9 +62,11 @@ async def serve(port):
 
     await magnet.add_method(space, "Quench", quench, [ua.VariantType.Int32], [])
     await magnet.add_method(space, "Count", count, [ua.VariantType.Int32], [])
-    async with server:
-        print("ready", flush=True)
-        await asyncio.sleep(3600)
+    with contextlib.suppress(asyncio.CancelledError):
+        async with server:
+            print("ready", flush=True)
+            await asyncio.sleep(3600)
+    print("stopped", flush=True)
 
 
 class Heard:
@@ -230,11 +233,14 @@ def main():
             space = client.get_namespace_index(SPACE)
             node = client.nodes.objects.get_child([f"{space}:Magnet", f"{space}:Current"])
             scene.expect("the synchronous client", node.read_value(), -4.25)
+        scene.expect("Ctrl-C ends the server", server.end(signal.SIGINT), 0)
+        scene.expect("in order", server.says("stopped"), True)
     scene.step("all of asyncua")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
-        asyncio.run(serve(int(sys.argv[2])))
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve(int(sys.argv[2])))
     else:
         main()

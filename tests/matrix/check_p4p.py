@@ -2,12 +2,14 @@
 
 Get, put and monitor of scalars with alarm, limits and units; a put that the server refuses; enum;
 string arrays; RPC with arguments and with an error; NTTable and NTNDArray there and back, with
-their structure; a server that is killed and comes back; the exit of an asyncio client.
+their structure; a server that is killed and comes back; the exit of an asyncio client; Ctrl-C in a
+client that waits and in the server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import signal
 import sys
@@ -88,13 +90,27 @@ def _picture(width: int, height: int):
 
 
 def serve() -> None:
-    """A server in a process of its own, until it is killed."""
+    """A server in a process of its own, until it is killed or interrupted."""
     from p4p.server import Server
 
-    with Server(providers=[provider()]):
+    with Server(providers=[provider()]), contextlib.suppress(KeyboardInterrupt):
         print("ready", flush=True)
         while True:
-            time.sleep(1)
+            time.sleep(100)
+    print("closed", flush=True)
+
+
+def waiting_client() -> None:
+    """A client that waits for a PV that is nowhere, for Ctrl-C to end."""
+    from p4p.client.thread import Context
+
+    with Context("pva") as context:
+        print("waits", flush=True)
+        try:
+            context.get("nowhere:pv", timeout=60)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+    sys.exit(7)
 
 
 def exercise(context) -> None:
@@ -236,8 +252,15 @@ def main() -> None:
             monitor.close()
             context.put(PREFIX + "current", 1.5)
             asyncio.run(exercise_asyncio())
+            with child(*itself("client")) as client:
+                wait_for("waiting client", lambda: client.says("waits"))
+                time.sleep(0.3)  # until it is in the call
+                expect("Ctrl-C ends a waiting client", client.end(signal.SIGINT), 7)
+                expect("Ctrl-C is a KeyboardInterrupt", client.says("interrupted"), True)
+            expect("Ctrl-C ends the server", server.end(signal.SIGINT), 0)
+            expect("in order", server.says("closed"), True)
     step("all of p4p")
 
 
 if __name__ == "__main__":
-    {"serve": serve}.get("".join(sys.argv[1:]), main)()
+    {"serve": serve, "client": waiting_client}.get("".join(sys.argv[1:]), main)()

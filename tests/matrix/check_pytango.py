@@ -3,8 +3,8 @@
 Scalar, spectrum, image and enum attributes, limits, warnings and alarms with the state that
 follows, commands and DevFailed with its reason, polling, change, alarm, data-ready and pushed
 events, a time-out, the asyncio client, a server killed and started again (proxy and subscription
-come back), and a device server
-within the process of its client.
+come back), Ctrl-C in a client that waits for events and in the server, and a device server within
+the process of its client.
 """
 
 import asyncio
@@ -254,7 +254,7 @@ def commands(proxy):
 
 def events(proxy):
     """Subscribe to everything; gives what tells of the current."""
-    current, label, ready, lock = [], [], [], threading.Lock()
+    current, alarms, label, ready, lock = [], [], [], [], threading.Lock()
 
     def keep(found):
         def heard(event):
@@ -267,6 +267,7 @@ def events(proxy):
     threads = set()
     kind = tango.EventType.CHANGE_EVENT
     proxy.subscribe_event("current", kind, keep(current))
+    proxy.subscribe_event("current", tango.EventType.ALARM_EVENT, keep(alarms))
     of_label = proxy.subscribe_event("label", kind, keep(label))
     proxy.subscribe_event("picture", tango.EventType.DATA_READY_EVENT, keep(ready))
     proxy.subscribe_event(
@@ -296,6 +297,13 @@ def events(proxy):
     scene.expect(
         "callbacks run in a thread of Tango", bool(threads - {main}) or len(threads) == 1, True
     )
+    proxy.current = 2.95
+    alarm = tango.AttrQuality.ATTR_ALARM
+    scene.wait_for("alarm", lambda: [e for e in alarms if e.attr_value.quality == alarm])
+    proxy.current = 1.5
+    good = tango.AttrQuality.ATTR_VALID
+    scene.wait_for("end", lambda: alarms[-1].attr_value.quality == good)
+    scene.step("an alarm of the polled attribute, and its end")
     proxy.unsubscribe_event(of_label)
     count = len(label)
     proxy.label = "not heard"
@@ -329,6 +337,19 @@ async def together(name):
         scene.expect("a failure awaited", failed.args[0].reason, "CHECK_Interlock")
     else:
         raise AssertionError("a failure awaited: none")
+
+
+def listen(name):
+    """A client that waits for events, for Ctrl-C to end."""
+    proxy = tango.DeviceProxy(name)
+    number = proxy.subscribe_event("current", tango.EventType.CHANGE_EVENT, lambda _: None)
+    print("waits", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        proxy.unsubscribe_event(number)
+        print("interrupted", flush=True)
+    sys.exit(7)
 
 
 def inner():
@@ -375,8 +396,17 @@ def main():
         scene.wait_for("the subscription comes back", back, 35)
         scene.step("the subscription comes back by itself")
         scene.expect("and told of the loss", any(e.err for e in current), True)
+        with scene.child(*scene.itself("listen", name)) as client:
+            scene.wait_for("waiting client", lambda: client.says("waits"))
+            scene.expect("Ctrl-C ends a client that listens", client.end(signal.SIGINT), 7)
+            scene.expect("as a KeyboardInterrupt", client.says("interrupted"), True)
         server.end(signal.SIGTERM)
         scene.expect("SIGTERM ends the server in order", "device deleted" in server.text(), True)
+
+    with scene.child(*serve(port)) as server:
+        scene.wait_for("server", lambda: server.says("Ready to accept request"))
+        server.end(signal.SIGINT)
+        scene.expect("Ctrl-C too", "device deleted" in server.text(), True)
 
     # a process of its own: check_pytango_both has client and server in one
     with scene.child(*scene.itself("inner")) as alone:
@@ -392,5 +422,7 @@ if __name__ == "__main__":
         run([Supply], args=sys.argv[2:])
     elif sys.argv[1:2] == ["inner"]:
         inner()
+    elif sys.argv[1:2] == ["listen"]:
+        listen(sys.argv[2])
     else:
         main()

@@ -4,10 +4,11 @@ A server child is killed and started again on its port: the request that was los
 timeout, the socket is made anew (the "lazy pirate"), and a subscriber finds the new publisher by
 itself. A poller waits as long as it is told; arrays go without a copy; a slow subscriber loses
 old messages at its limit, not memory; Curve keeps strangers out; a context ends while another
-thread waits in it, and with messages that nobody takes.
+thread waits in it, and with messages that nobody takes; Ctrl-C ends a wait.
 """
 
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -206,6 +207,19 @@ def ends() -> None:
     took = time.monotonic() - begin
     assert took < 5, f"{took:.1f} s"
     scene.step("a context with messages that nobody takes ends after its linger time")
+
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.bind("inproc://nobody")
+        socket.rcvtimeo = 20_000
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        try:
+            socket.recv()
+        except KeyboardInterrupt:
+            scene.step("Ctrl-C ends a wait")
+        else:
+            raise AssertionError("a message of nobody")
+        timer.join()
 
 
 def main() -> int:
