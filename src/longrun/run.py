@@ -260,6 +260,8 @@ class Runner:
         After ``timeout`` seconds it is killed with all its children, which is a failure.
         """
         prefix = () if network else without_network()
+        # what has the network compiles nothing; mmdebstrap wants descriptors of one digit free
+        shared = () if network else self.jobserver.descriptors
         with self.log.open("ab") as log, (stdin or Path(os.devnull)).open("rb") as source:
             log.write(f"$ {' '.join(argv)}\n".encode())
             log.flush()
@@ -272,7 +274,7 @@ class Runner:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    pass_fds=(*self.jobserver.descriptors, *self.held),
+                    pass_fds=(*shared, *self.held),
                 )
             except FileNotFoundError as error:
                 raise BuildError(

@@ -233,6 +233,7 @@ def work(timeout):
 threads = [threading.Thread(target=work, args=[timeout]) for timeout in (-1, 0.0001, 1, -1) * 2]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
+signal.setitimer(signal.ITIMER_REAL, 0)
 assert count == 40000, count
 """
     call(prefix.python, "-c", say)
