@@ -1,0 +1,207 @@
+"""How long libraries take to import, with the prefix's files in memory and without.
+
+Each figure is a whole process, measured from outside: ``python -I -c "import X"`` to its end, less
+a bare start of the same prefix. It tells of one machine, its disk and what else ran: compare ratios
+within one matrix, not seconds between machines.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from longrun import fs
+from longrun.errors import BuildError
+from longrun.matrix.needs import realised
+from longrun.matrix.report import ImportTime, StartTime
+from longrun.model import Interpreter, Package, Release
+from longrun.plan import Step, make_plan
+from longrun.run import outcome
+from longrun.specs import Specs
+from longrun.stack import load_stack
+from longrun.store import Store
+
+FEWEST, MOST = 2, 5
+"""Warm runs of one import."""
+
+ENOUGH = 0.8
+"""Seconds of warm runs after which there are no more than the fewest."""
+
+LIMIT = 120
+"""Seconds after which an import is killed."""
+
+BARE_START = "pass"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds of elapsed time; ``cold`` is after the prefix's files were dropped from memory."""
+
+    warm: float
+    cold: float
+
+    def less(self, start: Times) -> Times:
+        """What is beyond a bare start; never below 0, for the smallest are within the noise."""
+        return Times(warm=max(0.0, self.warm - start.warm), cold=max(0.0, self.cold - start.cold))
+
+
+def survey(
+    specs: Specs,
+    release: Release,
+    interpreters: tuple[Interpreter, ...],
+    store: Store,
+    say: Callable[[str], None],
+) -> tuple[tuple[ImportTime, ...], tuple[StartTime, ...]]:
+    """The first of the modules that each package names, in its own layer; and bare starts.
+
+    One after another, on a machine that has nothing else to do. ``say`` hears what is measured.
+    StoreError where a layer has not been built, BuildError where a module cannot be imported.
+    """
+    plan = make_plan(specs, release, interpreters, layers=tuple(release.layers))
+    trees = _Trees(store, {step.id: step for step in plan.steps})
+    starts = tuple(_start(interpreter, trees, say) for interpreter in interpreters)
+    imports: list[ImportTime] = []
+    for interpreter in interpreters:
+        packages = load_stack(specs, release, interpreter).packages
+        for layer in release.layers:
+            imports += _imports(interpreter, layer, _modules(packages, layer), trees, say)
+    return tuple(imports), starts
+
+
+@dataclass(frozen=True)
+class _Trees:
+    """Prefixes by the ids of their steps."""
+
+    store: Store
+    steps: Mapping[str, Step]
+
+    def __getitem__(self, name: str) -> Path:
+        return realised(self.store, self.steps[name]).tree
+
+
+def _start(interpreter: Interpreter, trees: _Trees, say: Callable[[str], None]) -> StartTime:
+    say(f"{interpreter.tag}: start")
+    tree = trees[f"prefix/{interpreter.name}"]
+    start, _ = measure(tree, _executable(interpreter), {}, say)
+    return StartTime(tag=interpreter.tag, warm=start.warm, cold=start.cold)
+
+
+def _imports(
+    interpreter: Interpreter,
+    layer: str,
+    modules: Mapping[str, str],
+    trees: _Trees,
+    say: Callable[[str], None],
+) -> Iterator[ImportTime]:
+    tag = interpreter.tag
+    tree = trees[f"layer/{layer}-{tag}"]
+    _, found = measure(
+        tree, _executable(interpreter), modules, lambda name: say(f"{tag}: import {modules[name]}")
+    )
+    for name, times in found.items():
+        yield ImportTime(
+            tag=tag,
+            name=name,
+            module=modules[name],
+            layer=layer,
+            warm=times.warm,
+            cold=times.cold,
+        )
+
+
+def _executable(interpreter: Interpreter) -> str:
+    return f"python{interpreter.name.removeprefix('cpython-')}"
+
+
+def _modules(packages: Mapping[str, Package], layer: str) -> dict[str, str]:
+    """The module that stands for each package of a layer, by the package's name."""
+    own = (package for package in packages.values() if package.layer == layer)
+    return {package.name: package.imports[0] for package in own if package.imports}
+
+
+def measure(
+    prefix: Path, executable: str, modules: Mapping[str, str], say: Callable[[str], None]
+) -> tuple[Times, dict[str, Times]]:
+    """A bare start of a prefix's interpreter, and the import of each module less that, by name.
+
+    ``executable`` is its name in ``bin``. BuildError where a module cannot be imported.
+    """
+    files = [entry.path for _, entry in fs.walk(prefix) if entry.is_file(follow_symlinks=False)]
+    os.sync()  # what was only just built is not on disk yet, and would stay in memory
+    with _home() as home:
+        python = _Python(prefix / "bin" / executable, home, files)
+        start = python.times(BARE_START)
+        found = {}
+        for name, module in modules.items():
+            say(name)
+            found[name] = python.times(f"import {module}").less(start)
+    return start, found
+
+
+@contextmanager
+def _home() -> Iterator[Path]:
+    """A home that libraries may write to, such as matplotlib its list of fonts."""
+    with tempfile.TemporaryDirectory(prefix="longrun-imports.") as place:
+        yield Path(place)
+
+
+@dataclass(frozen=True)
+class _Python:
+    """An interpreter, with a home for it and the files that it may read."""
+
+    path: Path
+    home: Path
+    files: Iterable[str]
+
+    def times(self, code: str) -> Times:
+        # not cold at first: the first run ever may write into HOME, and no user waits for that
+        # twice
+        first = self.seconds(code)
+        drop(self.files)
+        cold = self.seconds(code)
+        warm = [self.seconds(code) for _ in range(FEWEST - 1)]
+        while len(warm) < MOST - 1 and first + sum(warm) < ENOUGH:
+            warm.append(self.seconds(code))
+        return Times(warm=min(first, *warm), cold=cold)
+
+    def seconds(self, code: str) -> float:
+        """Elapsed time of one process; BuildError where it does not succeed."""
+        argv = ["timeout", "--signal=KILL", str(LIMIT), str(self.path), "-I", "-c", code]
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
+        begin = perf_counter()
+        status, printed, complaint = outcome(argv, env=env, cwd=self.home)
+        seconds = perf_counter() - begin
+        if status:
+            raise self._failure(code, status, complaint or printed, seconds)
+        return seconds
+
+    def _failure(self, code: str, status: int, said: str, seconds: float) -> BuildError:
+        lines = said.strip().splitlines()
+        last = lines[-1] if lines else f"exit status {status}"
+        reason = f"killed after {LIMIT} s" if seconds >= LIMIT else last
+        return BuildError(
+            f"{code} in {self.path.parents[1]}: {reason}",
+            remedy="the specs of packages name the modules, under `imports`; "
+            "./build.py verify shows whether files are damaged",
+        )
+
+
+def drop(files: Iterable[str]) -> None:
+    """Let the system forget the content of files, so that the next one to read them waits.
+
+    It keeps what a program has mapped now, what is not on disk yet and what a RAM disk holds; and
+    always the names and inodes, and libraries that are not of the prefix. The disk and the host of
+    a virtual machine have caches of their own. So the next run is as cold as one can have it
+    without root's rights, and not as slow as the first after the machine's start.
+    """
+    for path in files:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
