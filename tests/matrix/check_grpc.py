@@ -3,7 +3,8 @@
 Generic handlers carry bytes. A unary call and streams in all directions; a deadline that passes
 on the client is seen by the server; a status with details and trailing metadata; a client that
 cancels a stream ends it on the server; a channel finds a server that was killed and started
-again; large messages and their limit; asyncio; no thread is left that keeps the process.
+again; large messages and their limit; asyncio; Ctrl-C ends a server in order; no thread is left
+that keeps the process.
 """
 
 import asyncio
@@ -101,10 +102,14 @@ def server(port: str) -> tuple[grpc.Server, int]:
 
 
 def serve(port: str) -> None:
-    """The child: a server until it is killed."""
+    """The child: a server until it is killed or interrupted."""
     made, _ = server(port)
     print("serving", flush=True)
-    made.wait_for_termination()
+    try:
+        made.wait_for_termination()
+    except KeyboardInterrupt:
+        assert made.stop(1).wait(10), "the server does not stop"
+        print("stopped", flush=True)
 
 
 def status_of(call) -> grpc.RpcError:  # type: ignore[no-untyped-def]
@@ -212,14 +217,16 @@ def restart() -> None:
         seen: list[grpc.ChannelConnectivity] = []
         channel.subscribe(seen.append, try_to_connect=True)
         pids = []
-        for _ in range(2):
+        for number in (signal.SIGKILL, signal.SIGINT):
             with scene.child(*scene.itself("serve", port)) as child:
                 scene.wait_for("the server", lambda child=child: child.says("serving"))
                 pids.append(int(ask(b"", timeout=20, wait_for_ready=True)))
                 scene.expect("the child serves", pids[-1], child.popen.pid)
-                child.end(signal.SIGKILL)
+                status = child.end(number)
+                if number == signal.SIGINT:
+                    scene.expect("Ctrl-C ends a server", (status, child.says("stopped")), (0, True))
             error = status_of(lambda: ask(b"", timeout=10))
-            scene.expect("killed", error.code(), grpc.StatusCode.UNAVAILABLE)
+            scene.expect("without a server", error.code(), grpc.StatusCode.UNAVAILABLE)
         assert pids[0] != pids[1]
         ready = grpc.ChannelConnectivity.READY
         assert seen.count(ready) >= 2, seen
