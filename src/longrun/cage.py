@@ -6,6 +6,7 @@ Where the kernel or a container forbids them, the machine's own system still giv
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -54,6 +55,16 @@ class Attempt:
         return self.status == 0 and not self.timed_out and not self.orphans
 
 
+@dataclass(frozen=True)
+class Inner:
+    """Where things are for what runs inside."""
+
+    prefix: Path
+    programs: Path
+    inside: Path
+    out: Path
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cage:
     """One check's surroundings: ``root`` of a system (None for the machine's own), the prefix, the
@@ -65,18 +76,39 @@ class Cage:
     programs: Path
     out: Path
 
-    def command(self, isolation: str, python: str, program: str, seconds: int) -> list[str]:
-        """The command that runs a check and writes the outcome."""
-        if isolation == SESSION:
-            return self._session(python, program, seconds)
-        prefix, programs = PLACE / self.stem, PLACE / "checks"
+    def command(
+        self, isolation: str, python: str, program: str, seconds: int, *, live: bool = False
+    ) -> list[str]:
+        """The command that runs a check and writes the outcome; its log too, unless ``live``."""
+        inner = self._inner(isolation)
+        executable = str(inner.prefix / "bin" / python)
         return [
-            *self.walls(),
-            *("--chdir", SCRATCH, "--"),
-            *(str(prefix / "bin" / python), "-I", "-S", str(PLACE / "inside.py")),
-            *(str(PLACE / "out"), str(seconds)),
-            *(str(prefix / "bin" / python), str(programs / program)),
+            *self._before(isolation),
+            *(executable, "-I", "-S", str(inner.inside), str(inner.out)),
+            *("-" if live else str(inner.out / "log.txt"), str(seconds)),
+            *(executable, str(inner.programs / program)),
         ]
+
+    def shell(self, program: str) -> list[str]:
+        """The command that opens a shell where a check would run."""
+        inner = self._inner(NAMESPACES)
+        python = inner.prefix / "bin"
+        words = [word for word in self._before(NAMESPACES) if word != "--new-session"]
+        return [
+            *words,
+            *("/usr/bin/env", "-i", f"PATH={python}:{inside.ENVIRONMENT['PATH']}"),
+            *(f"TERM={os.environ.get('TERM', 'dumb')}", "LC_ALL=C.UTF-8", "TZ=UTC"),
+            *(f"CHECK={inner.programs / program}", "PS1=cage$ ", "/bin/bash", "--norc", "-i"),
+        ]
+
+    def _inner(self, isolation: str) -> Inner:
+        if isolation == SESSION:
+            here = Path(inside.__file__)
+            return Inner(self.prefix, self.programs, here, self.out)
+        return Inner(PLACE / self.stem, PLACE / "checks", PLACE / "inside.py", PLACE / "out")
+
+    def _before(self, isolation: str) -> list[str]:
+        return [] if isolation == SESSION else [*self.walls(), "--chdir", SCRATCH, "--"]
 
     def walls(self) -> list[str]:
         """bubblewrap and its options."""
@@ -99,13 +131,6 @@ class Cage:
     def _hidden(self) -> list[str]:
         root = self.root or Path("/")
         return [path for path in HIDDEN if (root / path[1:]).is_dir()]
-
-    def _session(self, python: str, program: str, seconds: int) -> list[str]:
-        executable = str(self.prefix / "bin" / python)
-        return [
-            *(executable, "-I", "-S", inside.__file__, str(self.out), str(seconds)),
-            *(executable, str(self.programs / program)),
-        ]
 
 
 def confinement(*, own_system: bool) -> str:

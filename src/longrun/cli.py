@@ -212,7 +212,7 @@ def _verbs_that_test(verb: AddVerb) -> None:
     sub.add_argument("--dry-run", action="store_true", help="only say which cells would be run")
     _json(sub)
 
-    sub = verb("check", "run one check, and show its log as it comes", "matrix:check")
+    sub = verb("check", "run one check, and show its log as it comes", "check:check")
     sub.add_argument("name", metavar="NAME", help="such as pytango")
     _release(sub, option=True, layers=False)
     sub.add_argument("--where", default="host", metavar="SYSTEM", help="host without")

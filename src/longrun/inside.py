@@ -2,11 +2,14 @@
 
 A program of its own, run by the interpreter under test with the standard library alone:
 
-    python3.13 -I -S inside.py OUT SECONDS PROGRAM [ARGUMENT]...
+    python3.13 -I -S inside.py OUT LOG SECONDS PROGRAM [ARGUMENT]...
 
-OUT gets ``log.txt`` and, once all is over, ``result.json``. Nothing outlives it: what the program
-leaves running is written down and killed.
+OUT gets ``result.json`` once all is over. The program's output is added to the file LOG; ``-``
+leaves it where this one's goes. Nothing outlives it: what the program leaves running is written
+down and killed.
 """
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
@@ -35,11 +38,11 @@ class TimeIsUp(Exception):
     """The program ran longer than it may."""
 
 
-def main(out: str, seconds: str, *program: str) -> int:
+def main(out: str, log: str, seconds: str, *program: str) -> int:
     """Run the program, see to what it left, write the result."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     begin = time.monotonic()
-    pid = start(program, os.path.join(out, "log.txt"))
+    pid = start(program, log)
     status, timed_out, usage = wait(pid, float(seconds))
     elapsed = time.monotonic() - begin
     left = orphans(0.0 if timed_out else GRACE)
@@ -62,11 +65,10 @@ def start(program: tuple[str, ...], log: str) -> int:
     """Start the program in a session of its own, with its output in the log."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    files = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o644),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
-    ]
+    files: list[tuple[object, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    if log != "-":
+        files.append((os.POSIX_SPAWN_OPEN, 1, log, flags, 0o644))
+    files.append((os.POSIX_SPAWN_DUP2, 1, 2))
     env = {**ENVIRONMENT, "TMPDIR": os.getcwd()}
     # a caller's shell may have left them ignored, which children inherit
     usual = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE]
@@ -75,7 +77,7 @@ def start(program: tuple[str, ...], log: str) -> int:
     )
 
 
-def wait(pid: int, seconds: float) -> "tuple[int, bool, resource.struct_rusage]":
+def wait(pid: int, seconds: float) -> tuple[int, bool, resource.struct_rusage]:
     """Exit status (negative for a signal), whether it had to be killed, and what it used."""
 
     def stop(_number: int, _frame: object) -> None:
@@ -103,7 +105,7 @@ def kill_session(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def orphans(grace: float) -> "list[str]":
+def orphans(grace: float) -> list[str]:
     """The commands of what still runs below this process after the grace; all of it is killed."""
     end = time.monotonic() + grace
     while children() and time.monotonic() < end:
@@ -118,7 +120,7 @@ def orphans(grace: float) -> "list[str]":
     return sorted(set(found))
 
 
-def children() -> "dict[int, str]":
+def children() -> dict[int, str]:
     """The children that still run, by pid, with their commands; those that ended are reaped."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:

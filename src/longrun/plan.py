@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,7 +203,7 @@ def plan_cells(
     specs: Specs,
     release: Release,
     interpreters: tuple[Interpreter, ...],
-    checks: Iterable[Check],
+    checks: Sequence[Check],
     contents: Mapping[str, str],
 ) -> tuple[Step, ...]:
     """A step for each check with each interpreter that has what it proves, in each system.
@@ -215,6 +215,8 @@ def plan_cells(
 
     planner = _Planner(specs=specs, release=release, floor=release.floor)
     stacks = [(each, load_stack(specs, release, each)) for each in interpreters]
+    for check in checks:
+        _check_proved(check, [stack for _, stack in stacks])
     return tuple(
         planner.cell(interpreter, stack, check, system, content)
         for check in checks
@@ -222,6 +224,19 @@ def plan_cells(
         if stack.has(check.proves)
         for system, content in contents.items()
     )
+
+
+def _check_proved(check: Check, stacks: list[Stack]) -> None:
+    """SpecError for a distribution that a check is about and its layer does not have."""
+    for position, name in enumerate(check.proves):
+        holders = [stack.layers_of(name) for stack in stacks if stack.find(name)]
+        if not any(check.layer in layers for layers in holders):
+            known = sorted({dist.name for stack in stacks for dist in stack.members(check.layer)})
+            raise SpecError(
+                f"specs/checks/{check.name}.toml: proves[{position}]: expected a distribution of "
+                f"the layer {check.layer}, found {name!r}{near(name, known)}",
+                remedy=f"./build.py list --layer {check.layer} tells what it has",
+            )
 
 
 class _Planner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def attempt(job: Job, cell: Cell) -> CellRecord:
     """Run the check until it passes, fails as its spec says, or its attempts are used up."""
     gap = cell.check.gap(cell.tag, cell.system)
     isolation = confinement(own_system=cell.system == HOST)
-    programs = gather(job)
+    programs = gather(job.data, job.work / "checks")
     attempts: list[Attempt] = []
     log = ""
     while len(attempts) < cell.check.attempts:
@@ -71,23 +72,26 @@ def attempt(job: Job, cell: Cell) -> CellRecord:
     return CellRecord(attempts=tuple(attempts), isolation=isolation, log=log)
 
 
-def gather(job: Job) -> Path:
+def gather(files: Mapping[str, Path], programs: Path) -> Path:
     """A directory with the check's programs and nothing else."""
-    programs = job.work / "checks"
     programs.mkdir()
-    for name, path in job.data.items():
+    for name, path in files.items():
         shutil.copyfile(path, programs / name)
     return programs
+
+
+def executable(cell: Cell) -> str:
+    """The program in the prefix's ``bin`` that a cell is about."""
+    return f"python{cell.interpreter.name.removeprefix('cpython-')}"
 
 
 def run(job: Job, cell: Cell, programs: Path, out: Path, isolation: str) -> tuple[Attempt, str]:
     """Run the check once; what came of it, and its log."""
     out.mkdir()
     out.chmod(0o777)  # the user inside is another one
-    cage = make_cage(job, cell, programs, out)
-    executable = f"python{cell.interpreter.name.removeprefix('cpython-')}"
+    cage = make_cage(cell, job.inputs, programs, out)
     check = cell.check
-    command = cage.command(isolation, executable, check.program, check.timeout)
+    command = cage.command(isolation, executable(cell), check.program, check.timeout)
     try:
         job.run(command, timeout=check.timeout + PATIENCE)
         result = json.loads((out / "result.json").read_bytes())
@@ -101,13 +105,13 @@ def run(job: Job, cell: Cell, programs: Path, out: Path, isolation: str) -> tupl
     return Attempt(**{**result, "orphans": tuple(result["orphans"])}), log
 
 
-def make_cage(job: Job, cell: Cell, programs: Path, out: Path) -> Cage:
-    """The surroundings of a cell."""
-    tag, layer = cell.tag, cell.check.layer
+def make_cage(cell: Cell, inputs: Mapping[str, Path], programs: Path, out: Path) -> Cage:
+    """The surroundings of a cell; ``inputs`` are as a job's."""
+    layer = f"{cell.check.layer}-{cell.tag}"
     return Cage(
-        root=None if cell.system == HOST else job.inputs[f"system/{cell.system}"] / "root",
-        prefix=job.inputs[f"layer/{layer}-{tag}"],
-        stem=f"longrun-{cell.release}-{tag}-{layer}",
+        root=None if cell.system == HOST else inputs[f"system/{cell.system}"] / "root",
+        prefix=inputs[f"layer/{layer}"],
+        stem=f"longrun-{cell.release}-{cell.tag}-{cell.check.layer}",
         programs=programs,
         out=out,
     )
@@ -136,26 +140,32 @@ def complaint(record: CellRecord, gap: Gap | None) -> str:
     last = record.attempts[-1]
     what = reason(last, record.log)
     if len(record.attempts) > 1:
-        what += f"; so did {len(record.attempts) - 1} attempts before"
+        what += f" (attempt {len(record.attempts)} of {len(record.attempts)})"
     if gap:
         what += f"; the known gap would show {gap.shows!r}"
     return what
 
 
 def reason(attempt: Attempt, log: str) -> str:
-    """Why an attempt does not count as passed: the log's last words, or what ended it."""
+    """Why an attempt does not count as passed: its end, and the log's last words."""
     if attempt.passed:
         return ""
+    said = last_line(log)
+    return f"{ending(attempt)}: {said}" if said else ending(attempt)
+
+
+def ending(attempt: Attempt) -> str:
+    """How an attempt ended, in words."""
     if attempt.timed_out:
-        return f"still running after {attempt.seconds:.0f} s: {last_line(log)}"
+        return f"still running after {attempt.seconds:.0f} s"
     if attempt.status < 0:
-        return f"{signal.Signals(-attempt.status).name} after: {last_line(log)}"
+        return f"killed by {signal.Signals(-attempt.status).name}"
     if attempt.status:
-        return last_line(log)
-    return f"left running: {', '.join(attempt.orphans)}"
+        return f"exit status {attempt.status}"
+    return f"left running: {', '.join(attempt.orphans)}" if attempt.orphans else "passed"
 
 
 def last_line(log: str) -> str:
-    """The last line of a log that says something."""
+    """The last line of a log that says something, or nothing."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it printed nothing"
+    return lines[-1][:300] if lines else ""

@@ -38,6 +38,8 @@ def matrix(root: Path, arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     scope = choose(context, arguments)
     ground = plan_ground(context.specs, scope)
+    if arguments.dry_run:
+        return foretell(context, scope, ground)
     outcome = realise(context, ground, ground.targets, arguments)
     if outcome.failed:
         return failure(outcome)
@@ -54,13 +56,16 @@ def matrix(root: Path, arguments: argparse.Namespace) -> int:
     return 0 if found.ok else MatrixError.exit_code
 
 
-def choose(context: Context, arguments: argparse.Namespace) -> Scope:
-    """What the command line asks for; UsageError for what there is not."""
+def choose(context: Context, arguments: argparse.Namespace, *, every: bool = True) -> Scope:
+    """What the command line asks for, with ``every`` interpreter where it names none.
+
+    UsageError for what there is not, and where no interpreter has what a check is about.
+    """
     specs = context.specs
     release = choose_release(specs, arguments.release)
     return Scope(
         release=release,
-        interpreters=context.interpreters(release, arguments, every=True),
+        interpreters=context.interpreters(release, arguments, every=every),
         checks=choose_checks(specs, arguments.check),
         systems=choose_systems(specs, arguments.where),
     )
@@ -102,6 +107,22 @@ def plan_ground(specs: Specs, scope: Scope) -> Plan:
     return Plan(
         release=scope.release, steps=(*stacks.steps, *systems), targets=(*prefixes, *systems)
     )
+
+
+def foretell(context: Context, scope: Scope, ground: Plan) -> int:
+    """Say what would be built and run."""
+    missing = context.store.missing(ground.steps, ground.targets)
+    if missing:
+        print(f"{len(missing)} steps to build first: {', '.join(step.id for step in missing)}")
+        print("which cells are cached is known once these are there")
+        return 0
+    found = contents(context.store, ground, scope.systems)
+    cells = plan_cells(context.specs, scope.release, scope.interpreters, scope.checks, found)
+    waiting = [step for step in cells if context.store.get(step.key) is None]
+    for step in waiting:
+        print(step.id)
+    print(f"{len(waiting)} cells to run, {len(cells) - len(waiting)} cached")
+    return 0
 
 
 def contents(store: Store, ground: Plan, systems: tuple[str, ...]) -> dict[str, str]:
