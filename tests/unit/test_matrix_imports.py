@@ -47,6 +47,7 @@ class Machine:
         monkeypatch.setattr(imports, "drop", self.drop)
 
     def run(self, argv, *, env, cwd):
+        assert Path(argv[-4]).is_file()
         self.now += START + READ * self.on_disk
         if not self.on_disk:
             self.now += self.noise[0]

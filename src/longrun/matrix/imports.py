@@ -26,11 +26,11 @@ from longrun.specs import Specs
 from longrun.stack import load_stack
 from longrun.store import Store
 
-FEWEST, MOST = 2, 5
-"""Warm runs of one import."""
+MOST = 4
+"""Warm runs of one import; two where it is slow."""
 
-ENOUGH = 0.8
-"""Seconds of warm runs after which there are no more than the fewest."""
+ENOUGH = 0.5
+"""Seconds of warm runs after which there are no more."""
 
 LIMIT = 120
 """Seconds after which an import is killed."""
@@ -159,15 +159,14 @@ class _Python:
     files: Iterable[str]
 
     def times(self, code: str) -> Times:
-        # not cold at first: the first run ever may write into HOME, and no user waits for that
-        # twice
-        first = self.seconds(code)
+        # not cold at first: the first run may write into HOME, and no user waits twice for that
+        warm = [self.seconds(code)]
         drop(self.files)
         cold = self.seconds(code)
-        warm = [self.seconds(code) for _ in range(FEWEST - 1)]
-        while len(warm) < MOST - 1 and first + sum(warm) < ENOUGH:
+        warm.append(self.seconds(code))
+        while len(warm) < MOST and sum(warm) < ENOUGH:
             warm.append(self.seconds(code))
-        return Times(warm=min(first, *warm), cold=cold)
+        return Times(warm=min(warm), cold=cold)
 
     def seconds(self, code: str) -> float:
         """Elapsed time of one process; BuildError where it does not succeed."""
