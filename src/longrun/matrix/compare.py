@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from longrun.errors import SpecError
@@ -10,6 +12,24 @@ from longrun.matrix.report import SCHEMA, CellResult, Change
 
 Place = tuple[str, str, str]
 """Check, tag and system: what names a cell."""
+
+Result = tuple[str, Mapping[str, str]]
+"""State and versions."""
+
+
+REMEDY = "compare with a matrix.json that ./build.py matrix wrote"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON of an earlier matrix; SpecError where the file is no such thing."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}", remedy=REMEDY) from error
+    except ValueError as error:
+        raise SpecError(f"{path}: not JSON: {error}", remedy=REMEDY) from error
+    _cells(found if isinstance(found, dict) else {}, str(path))
+    return dict(found)
 
 
 def changes(
@@ -30,9 +50,6 @@ def changes(
     gone = [place for place in old if place not in new] if whole else []
     found = [_change(place, old.get(place), new.get(place)) for place in [*new, *gone]]
     return tuple(change for change in found if change.before != change.now or change.versions)
-
-
-Result = tuple[str, Mapping[str, str]]
 
 
 def _change(place: Place, before: Result | None, now: Result | None) -> Change:
@@ -57,10 +74,7 @@ def different(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tu
 
 def _cells(before: Mapping[str, Any], name: str) -> dict[Place, Result]:
     if (schema := before.get("schema")) != SCHEMA:
-        raise SpecError(
-            f"{name}: schema: expected {SCHEMA}, found {schema!r}",
-            remedy="compare with a matrix.json that this program wrote",
-        )
+        raise SpecError(f"{name}: schema: expected {SCHEMA}, found {schema!r}", remedy=REMEDY)
     try:
         return {
             (cell["check"], cell["tag"], cell["system"]): (cell["state"], dict(cell["versions"]))
@@ -68,6 +82,5 @@ def _cells(before: Mapping[str, Any], name: str) -> dict[Place, Result]:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise SpecError(
-            f"{name}: cells: not those of a matrix: {error!r}",
-            remedy="compare with a matrix.json that this program wrote",
+            f"{name}: cells: not those of a matrix: {error!r}", remedy=REMEDY
         ) from error

@@ -43,7 +43,7 @@ WAITING, RUNNING, BROKEN, NONE = "waiting", "running", "broken", "none"
 
 SYMBOLS = {
     **{name: (state.symbol, state.style) for name, state in STATES.items()},
-    BROKEN: ("✘", "red"),
+    BROKEN: ("⊘", "red"),
     RUNNING: ("▸", "bold"),
     WAITING: ("·", "dim"),
     NONE: ("—", "dim"),
@@ -132,7 +132,7 @@ class PlainTableReporter:
 
     def state(self, step: Step) -> str:
         """The state of a cell that was run."""
-        return (self.judge(step) if self.judge else None) or PASSED
+        return (self.judge(step) if self.judge and place_of(step) else None) or PASSED
 
     def word(self, step: Step) -> str:
         """How a step ended; what a person has to look at is in capitals."""
@@ -228,7 +228,7 @@ class TableReporter(PlainTableReporter):
             self.mark([step, *blocked], BROKEN)
         self.show(
             [
-                f"✘ {line}" if not at else f"  {line}"
+                f"⊘ {line}" if not at else f"  {line}"
                 for at, line in enumerate(broken_lines(step, error, log, blocked))
             ],
             style="red",

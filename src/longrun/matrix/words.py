@@ -18,7 +18,6 @@ from longrun.matrix.report import (
     Column,
     Matrix,
 )
-from longrun.term import duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ def tail(text: str, limit: int) -> str:
 def end_of(attempt: Attempt) -> str:
     """How a run came to its end: ``exit status 1``, ``killed by SIGSEGV``."""
     if attempt.timed_out:
-        return f"killed after its time limit, {duration(attempt.seconds)}"
+        return "killed at its time limit"
     if attempt.status < 0:
         return f"killed by {signal_name(-attempt.status)}"
     if attempt.orphans and attempt.status == 0:
@@ -157,7 +156,7 @@ def verdict(matrix: Matrix) -> str:
         ]
         return f"{' and '.join(filter(None, bad))}, of {total} cells: not fit for a release."
     if counts[PASSED] == total:
-        return f"All {total} cells pass."
+        return f"All {total} cells pass." if total > 1 else "The one cell passes."
     notes = [
         _count(counts[PASSED] + counts[FLAKY], "cell passes", "cells pass"),
         _count(counts[FLAKY], "of them only when run again", "of them only when run again"),
