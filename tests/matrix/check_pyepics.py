@@ -64,7 +64,7 @@ def ioc() -> None:
         @slow.putter
         async def slow(self, instance, value):
             # only a put that waits sees this done
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(1.5)
             await self.moved.write(value)
             return value
 
@@ -154,18 +154,15 @@ def main() -> None:
         start = time.monotonic()
         slow.put(5, wait=True, timeout=10)
         took = time.monotonic() - start
-        expect("slow put is waited for", (took > 0.6, moved.get(use_monitor=False)), (True, 5))
+        expect("slow put is waited for", (took > 1.4, moved.get(use_monitor=False)), (True, 5))
         done = threading.Event()
-        start = time.monotonic()
         slow.put(6, callback=lambda **_: done.set())
-        if time.monotonic() - start > 0.5 or done.is_set():
-            raise AssertionError("put with a callback waited")
+        expect("put with a callback does not wait", done.is_set(), False)
         wait_for("put callback", done.is_set)
         expect("put callback comes after the work", moved.get(use_monitor=False), 6)
         # two clients of one record: the time limit of a wait is kept
-        start = time.monotonic()
         outcome = slow.put(7, wait=True, timeout=0.2)
-        expect("time limit of put", (outcome, time.monotonic() - start < 0.65), (-1, True))
+        expect("time limit of put", (outcome, moved.get(use_monitor=False)), (-1, 6))
         wait_for("late put is done nevertheless", lambda: moved.get(use_monitor=False) == 7)
 
         mode = pv("mode")

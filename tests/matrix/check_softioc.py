@@ -48,7 +48,7 @@ def ioc(directory: str) -> None:
 
     async def apply(value: float) -> None:
         # only a put that waits sees this done
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.7)
         readback.set(value)
 
     builder.aOut(
@@ -139,11 +139,10 @@ async def channel_access() -> None:
     await caput(pv("CURRENT"), 3.0, wait=True, timeout=10)
     took = time.monotonic() - start
     now = float(await caget(pv("CURRENT:RBV")))
-    expect("caput waits for the work", (took > 0.45, now), (True, 3.0))
+    expect("caput waits for the work", (took > 0.65, now), (True, 3.0))
     expect("calculated record", float(await caget(pv("DOUBLE"))), 6.0)
-    start = time.monotonic()
     await caput(pv("CURRENT"), 8.5)
-    expect("caput without wait does not", time.monotonic() - start < 0.4, True)
+    expect("caput without wait does not", seen[-1], (3.0, 0))
     await until("MINOR by limit", lambda: seen[-1] == (8.5, 1))
     await caput(pv("CURRENT"), 40, wait=True, timeout=10)
     await until("drive limit holds, MAJOR by limit", lambda: seen[-1] == (10.0, 2))
