@@ -39,9 +39,11 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: Path | None = None,
+    network: bool = False,
+    timeout: float | None = None,
 ) -> None:
     """Start a program as a job does; BuildError where it fails."""
     with (stdin or Path("/dev/null")).open("rb") as source:
-        done = subprocess.run(argv, cwd=cwd, env=env, stdin=source, check=False)
+        done = subprocess.run(argv, cwd=cwd, env=env, stdin=source, check=False, timeout=timeout)
     if done.returncode:
         raise BuildError(f"{argv[0]} ended with exit status {done.returncode}")
