@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from longrun.errors import LongrunError
 from longrun.matrix.report import FAILED, FIXED, FLAKY, GAP, PASSED, CellResult
@@ -50,6 +50,19 @@ def _judge(step: Step, store: Store, error: LongrunError | None, cached: bool) -
         cached=cached,
         key=step.key,
     )
+
+
+def states(store: Store) -> Callable[[Step], str | None]:
+    """Tells the state of a cell that is in the store, or None."""
+
+    def state(step: Step) -> str | None:
+        entry = store.get(step.key)
+        if entry is None or not isinstance(step.spec, Cell):
+            return None
+        gap = step.spec.check.gap(step.spec.tag, step.spec.system)
+        return state_of(read(entry.tree), gap)
+
+    return state
 
 
 def state_of(record: CellRecord, gap: Gap | None) -> str:

@@ -120,9 +120,13 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """All of it. ``before`` names the matrix that ``changes`` compares with; empty without one."""
+    """All of it, or where it is not ``whole``, what was asked for.
+
+    ``before`` names the matrix that ``changes`` compares with; it is empty without one.
+    """
 
     release: str
+    whole: bool = True
     date: str
     host: str
     columns: tuple[Column, ...]

@@ -10,14 +10,14 @@ from pathlib import Path
 from longrun.cage import NAMESPACES, Attempt, Cage, confinement
 from longrun.errors import MatrixError, SetupError
 from longrun.model import Cell
-from longrun.plan import Step, plan_cells
+from longrun.plan import Step
 from longrun.run import attach
 from longrun.setup import require
 from longrun.steps.check import HOST, ending, executable, gather, make_cage
 from longrun.term import duration, paint, size
 from longrun.verbs.build import failure, realise, tools_of
 from longrun.verbs.context import Context
-from longrun.verbs.matrix import choose, contents, plan_ground
+from longrun.verbs.scope import cells_of, choose, plan_ground
 
 
 def check(root: Path, arguments: argparse.Namespace) -> int:
@@ -29,8 +29,7 @@ def check(root: Path, arguments: argparse.Namespace) -> int:
     outcome = realise(context, ground, ground.targets, arguments)
     if outcome.failed:
         return failure(outcome)
-    found = contents(context.store, ground, scope.systems)
-    cells = plan_cells(context.specs, scope.release, scope.interpreters, scope.checks, found)
+    cells = cells_of(context.specs, scope, ground, context.store)
     require(tools_of(cells), install=arguments.setup)
     return max(_once(context, step, shell=arguments.shell) for step in cells)
 

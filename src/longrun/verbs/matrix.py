@@ -1,35 +1,33 @@
-"""``matrix`` and ``check``: every build against the controls libraries, in every system."""
+"""``matrix``: every build against the controls libraries, in every system."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import json
+import os
+import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
+from longrun import fs
 from longrun.cage import machine
-from longrun.errors import MatrixError, UsageError
-from longrun.matrix.judge import judge
-from longrun.matrix.report import CellResult, Column, Matrix, Row
-from longrun.model import Check, Interpreter, Release
-from longrun.plan import Plan, Step, choose_release, make_plan, plan_cells, plan_systems
-from longrun.specs import Specs, near
-from longrun.steps.check import HOST
+from longrun.errors import MatrixError
+from longrun.log import Reporter
+from longrun.matrix import compare, html, junit, needs
+from longrun.matrix.judge import judge, states
+from longrun.matrix.report import CellResult, Matrix
+from longrun.matrix.table import PlainTableReporter, TableReporter, place_of, summary
+from longrun.plan import Plan, Step
 from longrun.store import Store
+from longrun.term import paint, size
 from longrun.verbs.build import failure, realise
 from longrun.verbs.context import Context
+from longrun.verbs.scope import Scope, cells_of, choose, columns, plan_ground, rows
 
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """What a run is about."""
-
-    release: Release
-    interpreters: tuple[Interpreter, ...]
-    checks: tuple[Check, ...]
-    systems: tuple[str, ...]
+CELLS_PER_CORE = 2
+"""Cells run at once for each core: most of a check's time is spent waiting for its servers."""
 
 
 def matrix(root: Path, arguments: argparse.Namespace) -> int:
@@ -43,70 +41,11 @@ def matrix(root: Path, arguments: argparse.Namespace) -> int:
     outcome = realise(context, ground, ground.targets, arguments)
     if outcome.failed:
         return failure(outcome)
-    cells = plan_cells(
-        context.specs,
-        scope.release,
-        scope.interpreters,
-        scope.checks,
-        contents(context.store, ground, scope.systems),
-    )
-    results = run(context, ground, cells, arguments)
-    found = assemble(context, scope, cells, results, time.monotonic() - start)
-    show(found, arguments)
+    cells = cells_of(context.specs, scope, ground, context.store)
+    results = run(context, scope, ground, cells, arguments)
+    found = assemble(context, scope, results, arguments, start)
+    tell(context, found, arguments)
     return 0 if found.ok else MatrixError.exit_code
-
-
-def choose(context: Context, arguments: argparse.Namespace, *, every: bool = True) -> Scope:
-    """What the command line asks for, with ``every`` interpreter where it names none.
-
-    UsageError for what there is not, and where no interpreter has what a check is about.
-    """
-    specs = context.specs
-    release = choose_release(specs, arguments.release)
-    return Scope(
-        release=release,
-        interpreters=context.interpreters(release, arguments, every=every),
-        checks=choose_checks(specs, arguments.check),
-        systems=choose_systems(specs, arguments.where),
-    )
-
-
-def choose_checks(specs: Specs, names: list[str]) -> tuple[Check, ...]:
-    """The named checks, or those of a named group; all of them without a name."""
-    every = specs.checks.values()
-    chosen: dict[str, Check] = {}
-    for name in names or [*specs.checks]:
-        found = [check for check in every if name in (check.name, check.group)]
-        if not found:
-            known = [*specs.checks, *sorted({check.group for check in every})]
-            raise UsageError(
-                f"no check {name!r}{near(name, known)}", remedy=f"checks: {', '.join(known)}"
-            )
-        chosen |= {check.name: check for check in found}
-    return tuple(chosen.values())
-
-
-def choose_systems(specs: Specs, names: list[str]) -> tuple[str, ...]:
-    """The named systems, or all; ``host`` is the machine itself."""
-    known = [HOST, *sorted(specs.systems, key=lambda name: specs.systems[name].glibc)]
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f"no system {name!r}{near(name, known)}", remedy=f"systems: {', '.join(known)}"
-            )
-    return tuple(name for name in known if not names or name in names)
-
-
-def plan_ground(specs: Specs, scope: Scope) -> Plan:
-    """What must be there before the first cell: the layers, and the roots of the systems."""
-    layers = tuple(dict.fromkeys(check.layer for check in scope.checks))
-    stacks = make_plan(specs, scope.release, scope.interpreters, layers=layers)
-    outside = [specs.systems[name] for name in scope.systems if name != HOST]
-    systems = plan_systems(specs, scope.release, outside)
-    prefixes = tuple(step for step in stacks.steps if step.kind == "layer")
-    return Plan(
-        release=scope.release, steps=(*stacks.steps, *systems), targets=(*prefixes, *systems)
-    )
 
 
 def foretell(context: Context, scope: Scope, ground: Plan) -> int:
@@ -116,8 +55,7 @@ def foretell(context: Context, scope: Scope, ground: Plan) -> int:
         print(f"{len(missing)} steps to build first: {', '.join(step.id for step in missing)}")
         print("which cells are cached is known once these are there")
         return 0
-    found = contents(context.store, ground, scope.systems)
-    cells = plan_cells(context.specs, scope.release, scope.interpreters, scope.checks, found)
+    cells = cells_of(context.specs, scope, ground, context.store)
     waiting = [step for step in cells if context.store.get(step.key) is None]
     for step in waiting:
         print(step.id)
@@ -125,21 +63,12 @@ def foretell(context: Context, scope: Scope, ground: Plan) -> int:
     return 0
 
 
-def contents(store: Store, ground: Plan, systems: tuple[str, ...]) -> dict[str, str]:
-    """What each system is: the digest of its root, or the machine's own name."""
-    found = {}
-    for name in systems:
-        if name == HOST:
-            found[name] = ", glibc ".join(machine())
-        else:
-            entry = store.get(ground.find(f"system/{name}").key)
-            assert entry is not None, f"system/{name} was just made"
-            found[name] = entry.record["digest"]
-    return found
-
-
 def run(
-    context: Context, ground: Plan, cells: tuple[Step, ...], arguments: argparse.Namespace
+    context: Context,
+    scope: Scope,
+    ground: Plan,
+    cells: tuple[Step, ...],
+    arguments: argparse.Namespace,
 ) -> tuple[CellResult, ...]:
     """Run the cells that the store lacks, and judge all of them."""
     store = context.store
@@ -147,8 +76,34 @@ def run(
         forget(store, cells)
     cached = frozenset(step.id for step in cells if store.get(step.key))
     plan = Plan(release=ground.release, steps=(*ground.steps, *cells), targets=cells)
-    outcome = realise(context, plan, cells, arguments)
+    jobs = arguments.jobs or CELLS_PER_CORE * context.jobs(arguments)
+    many = argparse.Namespace(**{**vars(arguments), "jobs": jobs})
+
+    def shown_by(steps: tuple[Step, ...], weights: Mapping[str, float]) -> Reporter:
+        return make_table(context, scope, cells, weights, jobs)
+
+    outcome = realise(context, plan, cells, many, shown_by=shown_by)
     return judge(cells, store, outcome.failed, cached)
+
+
+def make_table(
+    context: Context,
+    scope: Scope,
+    cells: tuple[Step, ...],
+    weights: Mapping[str, float],
+    jobs: int,
+) -> Reporter:
+    """What shows the run: a live table on a terminal, a line a cell in a log."""
+    shown = columns(context.specs, scope), rows(scope)
+    state = states(context.store)
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI"):
+        known = {
+            place: found
+            for step in cells
+            if (place := place_of(step)) and (found := state(step)) is not None
+        }
+        return TableReporter(*shown, weights, jobs=jobs, judge=state, known=known)
+    return PlainTableReporter(*shown, weights, jobs=jobs, judge=state)
 
 
 def forget(store: Store, cells: tuple[Step, ...]) -> None:
@@ -162,61 +117,72 @@ def forget(store: Store, cells: tuple[Step, ...]) -> None:
 def assemble(
     context: Context,
     scope: Scope,
-    cells: tuple[Step, ...],
     results: tuple[CellResult, ...],
-    seconds: float,
+    arguments: argparse.Namespace,
+    start: float,
 ) -> Matrix:
     """All that the run found."""
-    title, glibc = machine()
+    before = earlier(context, scope, arguments.compare)
+    changes = compare.changes(results, compare.read(before), whole=scope.whole) if before else ()
     return Matrix(
         release=scope.release.name,
+        whole=scope.whole,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        host=f"{title}, glibc {glibc}",
+        host=", glibc ".join(machine()),
         columns=columns(context.specs, scope),
-        rows=tuple(
-            Row(
-                name=check.name,
-                title=check.title,
-                group=check.group,
-                layer=check.layer,
-                pair=check.pair,
-            )
-            for check in scope.checks
-        ),
+        rows=rows(scope),
         cells=results,
-        needs=(),
+        needs=needs.survey(context.specs, scope.release, scope.interpreters, context.store)
+        if scope.whole
+        else (),
         imports=(),
         starts=(),
-        seconds=round(seconds, 1),
-        before="",
-        changes=(),
+        seconds=round(time.monotonic() - start, 1),
+        before=before.name if before else "",
+        changes=changes,
     )
 
 
-def columns(specs: Specs, scope: Scope) -> tuple[Column, ...]:
-    """Each system with each interpreter."""
-    title, glibc = machine()
-    titles = {HOST: (f"this machine: {title}", glibc)}
-    titles |= {name: (system.title, system.glibc) for name, system in specs.systems.items()}
-    return tuple(
-        Column(
-            tag=interpreter.tag,
-            python=interpreter.version,
-            system=name,
-            title=titles[name][0],
-            glibc=titles[name][1],
-        )
-        for name in scope.systems
-        for interpreter in scope.interpreters
-    )
+def earlier(context: Context, scope: Scope, named: Path | None) -> Path | None:
+    """The matrix to compare with: the one that is named, or the last release's before this one."""
+    if named:
+        return named
+    dates = {release.name: release.date for release in context.specs.releases.values()}
+    older = [name for name in dates if dates[name] < scope.release.date]
+    for name in sorted(older, key=lambda name: dates[name], reverse=True):
+        path = context.root / "dist" / f"{stem(name)}.json"
+        if path.is_file():
+            return path
+    return None
 
 
-def show(found: Matrix, arguments: argparse.Namespace) -> None:
+def stem(release: str) -> str:
+    """The name of a report's files, less their endings."""
+    return f"longrun-{release}-matrix"
+
+
+def tell(context: Context, found: Matrix, arguments: argparse.Namespace) -> None:
+    """Write the report, and print what a person or a script wants of it."""
+    files = write(context, found, arguments)
     if arguments.json:
         print(json.dumps(found.to_json(), indent=1))
         return
-    for cell in found.cells:
-        print(
-            f"{cell.state:8} {cell.check}-{cell.tag}-{cell.system} {cell.seconds:.1f} s {cell.why}"
-        )
-    print(found.counts())
+    print("\n".join(summary(found)))
+    for path in files:
+        print(f"  {paint('green', '✔')} {os.path.relpath(path)}  {size(path.stat().st_size)}")
+
+
+def write(context: Context, found: Matrix, arguments: argparse.Namespace) -> list[Path]:
+    """Put the report's files where they belong; a part of a matrix only where it is asked for."""
+    if not found.whole and arguments.output is None:
+        return []
+    directory = arguments.output or context.root / "dist"
+    directory.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "html": html.render(found),
+        "json": json.dumps(found.to_json(), indent=1) + "\n",
+        "xml": junit.render(found),
+    }
+    files = {directory / f"{stem(found.release)}.{kind}": text for kind, text in texts.items()}
+    fs.write_together(files)
+    return list(files)
