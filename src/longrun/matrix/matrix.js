@@ -3,29 +3,40 @@ const all = (selector, inside = document) => [...inside.querySelectorAll(selecto
 const body = document.body;
 body.classList.add("scripted");
 
-// the details beside the grid: opened by a link, closed by Escape, with the focus where it was
+// the details beside the grid: the cell that opened them stays where it is on the screen
 let opener = null;
+let height = null;
+function keep(change) {
+  const before = opener && opener.getBoundingClientRect().top;
+  change();
+  if (opener) scrollBy(0, opener.getBoundingClientRect().top - (height === null ? before : height));
+  height = null;
+}
 function show() {
-  const name = decodeURIComponent(location.hash.slice(1));
-  const article = name && document.getElementById(name);
-  const open = article && article.matches(".panel article");
-  body.classList.toggle("with-panel", Boolean(open));
+  const article = document.getElementById(location.hash.slice(1) || "close");
+  const open = Boolean(article && article.matches(".panel article"));
   all(".cell[aria-current]").forEach(cell => cell.removeAttribute("aria-current"));
+  body.classList.toggle("with-panel", open);
   if (!open) return;
-  const cell = all(".cell").find(one => one.hash === location.hash);
-  if (cell) cell.setAttribute("aria-current", "true");
-  opener = cell || opener;
+  opener = all(".cell").find(cell => cell.hash === location.hash);
+  opener.setAttribute("aria-current", "true");
+  if (height === null) opener.scrollIntoView({ block: "center" });
+  else keep(() => {});
   article.scrollTop = 0;
   article.focus({ preventScroll: true });
 }
 function hide() {
-  location.replace("#close"); // which nothing is called: the page does not scroll
-  show();
+  keep(() => {
+    location.replace("#close"); // which nothing is called: the page does not scroll
+    show();
+  });
   if (opener) opener.focus({ preventScroll: true });
 }
 addEventListener("hashchange", show);
 document.addEventListener("click", event => {
   if (event.target.closest(".close")) { event.preventDefault(); hide(); }
+  const cell = event.target.closest(".cell");
+  if (cell) height = cell.getBoundingClientRect().top;
 });
 
 // Escape closes; the arrows go from cell to cell

@@ -102,7 +102,8 @@ class PlainTableReporter:
         self.total = len(steps)
         self.remaining = sum(self.share(step) for step in steps)
         cells = sum(place_of(step) is not None for step in steps)
-        others = f" and {len(steps) - cells} other steps" if cells < len(steps) else ""
+        rest = len(steps) - cells
+        others = f" and {rest} other step{'s' if rest > 1 else ''}" if rest else ""
         about = f"; about {duration(self.remaining)}" if steps else ""
         self.line(f"{cells} cells{others} to run, {cached} cached{about}")
 

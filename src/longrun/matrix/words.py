@@ -87,7 +87,7 @@ def tail(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     kept = text[-limit:].partition("\n")[2] or text[-limit:]
-    return f"[… {len(text) - len(kept)} characters before this are in matrix.json]\n{kept}"
+    return f"[… {len(text) - len(kept)} characters before this are left out]\n{kept}"
 
 
 def end_of(attempt: Attempt) -> str:
