@@ -10,6 +10,7 @@ order is a process of its own, whose end counts.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import signal
 import sys
 import threading
@@ -102,13 +103,11 @@ def together(pyepics: Any, loop: Loop, *, restart: bool) -> None:
 
 def threads(first: str) -> None:
     """The usual way: pyepics in the main thread, aioca in a loop's, imported in some order."""
-    if first == "aioca":
-        import aioca  # noqa: F401
-        import epics as pyepics
-    else:
-        import epics as pyepics
+    importlib.import_module(first)
+    import aioca
+    import epics as pyepics
 
-        import aioca  # noqa: F401
+    assert aioca  # only loaded here
     loop = Loop()
     traffic(pyepics, loop.run)
     together(pyepics, loop, restart=first == "aioca")
@@ -117,7 +116,7 @@ def threads(first: str) -> None:
 
 
 def early() -> None:
-    """pyepics used before aioca is imported, as by a panel with a plugin: it is told which libca."""
+    """pyepics used before aioca is imported, as a panel may: told which libca."""
     import epicscorelibs.path.pyepics  # noqa: F401, I001
     import epics as pyepics
 
@@ -149,19 +148,18 @@ def ends(client: Child, seconds: float = 40) -> None:
 def main() -> None:
     """Each order in a process of its own."""
     epics()
-    with repeater():
-        with child(*IOC) as server:
-            wait_for("IOC", lambda: server.says("ready"))
-            for arguments in (("threads", "epics"), ("early",), ("one_thread",)):
-                with child(*itself(*arguments)) as client:
-                    ends(client)
-                step(f"{' '.join(arguments)}: both work, and end")
-            with child(*itself("threads", "aioca")) as client:
-                wait_for("work before the restart", lambda: client.says("restart"), 30)
-                server.end(signal.SIGKILL)
-                with child(*IOC):
-                    ends(client)
-            step("threads aioca: both work, also after a restart, and end")
+    with repeater(), child(*IOC) as server:
+        wait_for("IOC", lambda: server.says("ready"))
+        for arguments in (("threads", "epics"), ("early",), ("one_thread",)):
+            with child(*itself(*arguments)) as client:
+                ends(client)
+            step(f"{' '.join(arguments)}: both work, and end")
+        with child(*itself("threads", "aioca")) as client:
+            wait_for("work before the restart", lambda: client.says("restart"), 30)
+            server.end(signal.SIGKILL)
+            with child(*IOC):
+                ends(client)
+        step("threads aioca: both work, also after a restart, and end")
     step("all of pyepics with aioca")
 
 

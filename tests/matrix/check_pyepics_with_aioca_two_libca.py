@@ -36,9 +36,9 @@ def main() -> None:
     """A program with both, whose end counts."""
     epics()
     found = importlib.util.find_spec("epics")
-    assert found and found.origin, "no pyepics"
+    assert found, "no pyepics"
     # any libca beside that of epicscorelibs does; this one is at hand
-    os.environ["PYEPICS_LIBCA"] = str(Path(found.origin).parent / "clibs/linux64/libca.so")
+    os.environ["PYEPICS_LIBCA"] = str(Path(str(found.origin)).parent / "clibs/linux64/libca.so")
     with repeater(), child(*IOC) as server:
         wait_for("IOC", lambda: server.says("ready"))
         with child(*itself("client")) as program:
