@@ -244,4 +244,4 @@ def test_the_start_of_an_interpreter_is_that_of_the_bare_prefix(shop, machine):
 def test_a_layer_that_is_not_built_yet_is_named_with_the_way_to_have_it(shop):
     with pytest.raises(StoreError, match=r"prefix/cpython-3\.13 .*not in the store") as caught:
         taken(*shop)
-    assert "./build.py build --layer all" in caught.value.remedy
+    assert caught.value.remedy == "./build.py build --layer all --python 3.13"

@@ -151,4 +151,4 @@ def test_a_file_that_two_distributions_have_counts_for_both(shop):
 def test_what_is_not_built_yet_is_named_with_the_way_to_have_it(shop):
     with pytest.raises(StoreError, match=r"prefix/cpython-3\.13 .*not in the store") as caught:
         shop.survey()
-    assert "./build.py build --layer all" in caught.value.remedy
+    assert caught.value.remedy == "./build.py build --layer all --python 3.13"

@@ -26,7 +26,7 @@ from longrun.specs import Specs
 from longrun.stack import load_stack
 from longrun.store import Store
 
-MOST = 4
+MOST = 3
 """Warm runs of one import; two where it is slow."""
 
 ENOUGH = 0.5
@@ -80,13 +80,13 @@ class _Trees:
     store: Store
     steps: Mapping[str, Step]
 
-    def __getitem__(self, name: str) -> Path:
-        return realised(self.store, self.steps[name]).tree
+    def find(self, name: str, interpreter: Interpreter) -> Path:
+        return realised(self.store, self.steps[name], interpreter).tree
 
 
 def _start(interpreter: Interpreter, trees: _Trees, say: Callable[[str], None]) -> StartTime:
     say(f"{interpreter.tag}: start")
-    tree = trees[f"prefix/{interpreter.name}"]
+    tree = trees.find(f"prefix/{interpreter.name}", interpreter)
     start, _ = measure(tree, _executable(interpreter), {}, say)
     return StartTime(tag=interpreter.tag, warm=start.warm, cold=start.cold)
 
@@ -99,7 +99,7 @@ def _imports(
     say: Callable[[str], None],
 ) -> Iterator[ImportTime]:
     tag = interpreter.tag
-    tree = trees[f"layer/{layer}-{tag}"]
+    tree = trees.find(f"layer/{layer}-{tag}", interpreter)
     _, found = measure(
         tree, _executable(interpreter), modules, lambda name: say(f"{tag}: import {modules[name]}")
     )

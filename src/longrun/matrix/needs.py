@@ -41,23 +41,25 @@ def survey(
     found = []
     for interpreter in interpreters:
         stack = load_stack(specs, release, interpreter)
-        prefix = realised(store, steps[f"prefix/{interpreter.name}"])
+        prefix = realised(store, steps[f"prefix/{interpreter.name}"], interpreter)
         found.append(
             _need(interpreter.tag, interpreter.name, interpreter.version, "", prefix, seen)
         )
         for dist in stack.lock.distribution:
-            entry = realised(store, steps[f"wheel/{interpreter.tag}-{dist.name}"])
+            entry = realised(store, steps[f"wheel/{interpreter.tag}-{dist.name}"], interpreter)
             layer = stack.layers_of(dist.name)[0]
             found.append(_need(interpreter.tag, dist.name, dist.version, layer, entry, seen))
     return tuple(found)
 
 
-def realised(store: Store, step: Step) -> Entry:
-    """The entry of a step; StoreError where it has not been built."""
+def realised(store: Store, step: Step, interpreter: Interpreter) -> Entry:
+    """The entry of a step of an interpreter's layers; StoreError where it has not been built."""
     entry = store.get(step.key)
     if entry is None:
+        version = interpreter.name.removeprefix("cpython-")
         raise StoreError(
-            f"{step.title}: not in the store", remedy="./build.py build --layer all builds it"
+            f"{step.title}: not in the store",
+            remedy=f"./build.py build --layer all --python {version}",
         )
     return entry
 
