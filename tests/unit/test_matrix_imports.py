@@ -85,10 +85,11 @@ def give_python(tree: Path, version: str = "3.13") -> Path:
 @pytest.fixture
 def take(tmp_path):
     """The times of a bare start, and of an import, in a made prefix."""
-    tree = give_python(tmp_path / "prefix")
+    tree, home = give_python(tmp_path / "prefix"), tmp_path / "home"
+    home.mkdir()
 
     def take(module: str) -> tuple[Times, Times]:
-        start, found = measure(tree, "python3.13", {"x": module}, lambda name: None)
+        start, found = measure(tree, "python3.13", {"x": module}, home, lambda name: None)
         return start, found["x"]
 
     return take
@@ -114,7 +115,7 @@ def test_what_a_library_does_only_the_first_time_does_not_count(machine, take):
 def test_a_librarys_first_run_may_write_to_a_home_of_its_own(take, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "mine"))
     take("writer")
-    assert not (tmp_path / "mine").exists()
+    assert (tmp_path / "home/fonts").exists()
 
 
 def test_all_files_of_the_prefix_are_dropped(machine, take, tmp_path):
@@ -245,3 +246,14 @@ def test_a_layer_that_is_not_built_yet_is_named_with_the_way_to_have_it(shop):
     with pytest.raises(StoreError, match=r"prefix/cpython-3\.13 .*not in the store") as caught:
         taken(*shop)
     assert caught.value.remedy == "./build.py build --layer all --python 3.13"
+
+
+def test_that_a_layer_is_missing_is_told_before_anything_is_measured(shop, machine):
+    checkout, store = shop
+    fill(checkout, store)
+    (last,) = (step for step in the_plan(checkout).steps if step.id == "layer/gui-cp311")
+    store.remove(store.get(last.key))
+    with pytest.raises(StoreError, match=r"layer/gui-cp311 .*not in the store") as caught:
+        taken(checkout, store)
+    assert caught.value.remedy == "./build.py build --layer all --python 3.11"
+    assert machine.now == 0

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -20,7 +20,7 @@ from longrun.errors import BuildError
 from longrun.matrix.needs import realised
 from longrun.matrix.report import ImportTime, StartTime
 from longrun.model import Interpreter, Package, Release
-from longrun.plan import Step, make_plan
+from longrun.plan import make_plan
 from longrun.run import outcome
 from longrun.specs import Specs
 from longrun.stack import load_stack
@@ -62,56 +62,51 @@ def survey(
     One after another, on a machine that has nothing else to do. ``say`` hears what is measured.
     StoreError where a layer has not been built, BuildError where a module cannot be imported.
     """
-    plan = make_plan(specs, release, interpreters, layers=tuple(release.layers))
-    trees = _Trees(store, {step.id: step for step in plan.steps})
-    starts = tuple(_start(interpreter, trees, say) for interpreter in interpreters)
+    trees = _trees(specs, release, interpreters, store)
     imports: list[ImportTime] = []
-    for interpreter in interpreters:
-        packages = load_stack(specs, release, interpreter).packages
-        for layer in release.layers:
-            imports += _imports(interpreter, layer, _modules(packages, layer), trees, say)
-    return tuple(imports), starts
+    starts = []
+    with tempfile.TemporaryDirectory(prefix="longrun-imports.") as place:
+        home = Path(place)
+        for interpreter in interpreters:
+            tag, executable = interpreter.tag, _executable(interpreter)
+            say(f"{tag}: start")
+            start, _ = measure(trees[f"prefix/{interpreter.name}"], executable, {}, home, say)
+            starts.append(StartTime(tag=tag, warm=start.warm, cold=start.cold))
+            packages = load_stack(specs, release, interpreter).packages
+            for layer in release.layers:
+                modules = _modules(packages, layer)
+                tree = trees[f"layer/{layer}-{tag}"]
+                _, found = measure(tree, executable, modules, home, partial(_say, say, tag))
+                imports += (
+                    _row(tag, layer, name, modules[name], times) for name, times in found.items()
+                )
+    return tuple(imports), tuple(starts)
 
 
-@dataclass(frozen=True)
-class _Trees:
-    """Prefixes by the ids of their steps."""
-
-    store: Store
-    steps: Mapping[str, Step]
-
-    def find(self, name: str, interpreter: Interpreter) -> Path:
-        return realised(self.store, self.steps[name], interpreter).tree
-
-
-def _start(interpreter: Interpreter, trees: _Trees, say: Callable[[str], None]) -> StartTime:
-    say(f"{interpreter.tag}: start")
-    tree = trees.find(f"prefix/{interpreter.name}", interpreter)
-    start, _ = measure(tree, _executable(interpreter), {}, say)
-    return StartTime(tag=interpreter.tag, warm=start.warm, cold=start.cold)
-
-
-def _imports(
-    interpreter: Interpreter,
-    layer: str,
-    modules: Mapping[str, str],
-    trees: _Trees,
-    say: Callable[[str], None],
-) -> Iterator[ImportTime]:
-    tag = interpreter.tag
-    tree = trees.find(f"layer/{layer}-{tag}", interpreter)
-    _, found = measure(
-        tree, _executable(interpreter), modules, lambda name: say(f"{tag}: import {modules[name]}")
-    )
-    for name, times in found.items():
-        yield ImportTime(
-            tag=tag,
-            name=name,
-            module=modules[name],
-            layer=layer,
-            warm=times.warm,
-            cold=times.cold,
+def _trees(
+    specs: Specs, release: Release, interpreters: tuple[Interpreter, ...], store: Store
+) -> dict[str, Path]:
+    """All prefixes, bare and of layers, by the ids of their steps; StoreError before any run."""
+    plan = make_plan(specs, release, interpreters, layers=tuple(release.layers))
+    steps = {step.id: step for step in plan.steps}
+    return {
+        name: realised(store, steps[name], interpreter).tree
+        for interpreter in interpreters
+        for name in (
+            f"prefix/{interpreter.name}",
+            *(f"layer/{layer}-{interpreter.tag}" for layer in release.layers),
         )
+    }
+
+
+def _say(say: Callable[[str], None], tag: str, module: str) -> None:
+    say(f"{tag}: import {module}")
+
+
+def _row(tag: str, layer: str, name: str, module: str, times: Times) -> ImportTime:
+    return ImportTime(
+        tag=tag, name=name, module=module, layer=layer, warm=times.warm, cold=times.cold
+    )
 
 
 def _executable(interpreter: Interpreter) -> str:
@@ -125,29 +120,26 @@ def _modules(packages: Mapping[str, Package], layer: str) -> dict[str, str]:
 
 
 def measure(
-    prefix: Path, executable: str, modules: Mapping[str, str], say: Callable[[str], None]
+    prefix: Path,
+    executable: str,
+    modules: Mapping[str, str],
+    home: Path,
+    say: Callable[[str], None],
 ) -> tuple[Times, dict[str, Times]]:
     """A bare start of a prefix's interpreter, and the import of each module less that, by name.
 
-    ``executable`` is its name in ``bin``. BuildError where a module cannot be imported.
+    ``executable`` is its name in ``bin``; ``home`` is where libraries may write, such as matplotlib
+    its list of fonts; ``say`` hears each module. BuildError where one cannot be imported.
     """
     files = [entry.path for _, entry in fs.walk(prefix) if entry.is_file(follow_symlinks=False)]
     os.sync()  # what was only just built is not on disk yet, and would stay in memory
-    with _home() as home:
-        python = _Python(prefix / "bin" / executable, home, files)
-        start = python.times(BARE_START)
-        found = {}
-        for name, module in modules.items():
-            say(name)
-            found[name] = python.times(f"import {module}").less(start)
+    python = _Python(prefix / "bin" / executable, home, files)
+    start = python.times(BARE_START)
+    found = {}
+    for name, module in modules.items():
+        say(module)
+        found[name] = python.times(f"import {module}").less(start)
     return start, found
-
-
-@contextmanager
-def _home() -> Iterator[Path]:
-    """A home that libraries may write to, such as matplotlib its list of fonts."""
-    with tempfile.TemporaryDirectory(prefix="longrun-imports.") as place:
-        yield Path(place)
 
 
 @dataclass(frozen=True)
