@@ -61,8 +61,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
 ``sdist`` is a wheel that is built here.
 """
 
-IMPORT = re.compile(r"^ *(?:import|from) +(\w+)", re.M)
-"""The imports of a check's program; it imports its neighbours one in a line."""
+NEIGHBOUR = re.compile(r"^ *(?:import|from) +(\w+)|\b(\w+)\.py\b", re.M)
+"""What a check's program imports, one in a line, or names as a file, such as another's server."""
 
 LIBRARY_EPOCH = 1577836800
 """Time stamp of libraries, 2020-01-01: constant, so that a new release rebuilds none of them."""
@@ -523,7 +523,7 @@ class _Planner:
 
 
 def programs(directory: Path, program: str) -> dict[str, Path]:
-    """A check's program, and every file beside it that one of them imports."""
+    """A check's program, and every file beside it that one of them imports or runs."""
     found: dict[str, Path] = {}
     waiting = [program]
     while waiting:
@@ -531,7 +531,7 @@ def programs(directory: Path, program: str) -> dict[str, Path]:
         if name not in found and (directory / name).is_file():
             found[name] = directory / name
             text = found[name].read_text(encoding="utf-8")
-            waiting += [f"{module}.py" for module in IMPORT.findall(text)]
+            waiting += [f"{a or b}.py" for a, b in NEIGHBOUR.findall(text)]
     return dict(sorted(found.items()))
 
 
