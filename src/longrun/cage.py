@@ -1,6 +1,7 @@
 """Where a check runs: no network but loopback, no home, no rights, nothing writable but its own.
 
-A cage is made of kernel namespaces by bubblewrap, in the machine's own system or in another root.
+A cage is made of kernel namespaces by bubblewrap, in the machine's own system or in another root,
+or by a container engine (see ``engine``) in another root.
 Where the kernel or a container forbids them, the machine's own system still gives a session.
 """
 
@@ -17,8 +18,9 @@ from longrun import inside
 from longrun.errors import SetupError
 from longrun.run import find_tool, succeeds
 
-NAMESPACES, SESSION = "namespaces", "session"
-"""How a check is confined: by kernel namespaces, or only in a session of its own."""
+ENGINE, NAMESPACES, SESSION = "engine", "namespaces", "session"
+"""How a check is confined: by a container engine, by bubblewrap's kernel namespaces, or only in a
+session of its own."""
 
 NOBODY = "65534"
 """The user and group of a check, by the number that every Linux calls nobody."""
@@ -108,7 +110,7 @@ class Cage:
         return Inner(PLACE / self.stem, PLACE / "checks", PLACE / "inside.py", PLACE / "out")
 
     def _before(self, isolation: str) -> list[str]:
-        return [] if isolation == SESSION else [*self.walls(), "--chdir", SCRATCH, "--"]
+        return [*self.walls(), "--chdir", SCRATCH, "--"] if isolation == NAMESPACES else []
 
     def walls(self) -> list[str]:
         """bubblewrap and its options."""
@@ -121,14 +123,25 @@ class Cage:
             *("--hostname", "localhost"),
             *("--ro-bind", str(self.root or "/"), "/"),
             *("--proc", "/proc", "--dev", "/dev"),
-            *(word for path in self._hidden() for word in ("--tmpfs", path)),
-            *("--ro-bind", str(self.prefix), str(PLACE / self.stem)),
-            *("--ro-bind", str(self.programs), str(PLACE / "checks")),
-            *("--ro-bind", inside.__file__, str(PLACE / "inside.py")),
-            *("--bind", str(self.out), str(PLACE / "out")),
+            *(word for path in self.hidden() for word in ("--tmpfs", path)),
+            *(
+                word
+                for target, source in self.mounts().items()
+                for word in ("--bind" if source == self.out else "--ro-bind", str(source), target)
+            ),
         ]
 
-    def _hidden(self) -> list[str]:
+    def mounts(self) -> dict[str, Path]:
+        """What is where inside; ``out`` may be written, the others not."""
+        return {
+            str(PLACE / self.stem): self.prefix,
+            str(PLACE / "checks"): self.programs,
+            str(PLACE / "inside.py"): Path(inside.__file__),
+            str(PLACE / "out"): self.out,
+        }
+
+    def hidden(self) -> list[str]:
+        """The directories of the system that are empty inside."""
         root = self.root or Path("/")
         return [path for path in HIDDEN if (root / path[1:]).is_dir()]
 
