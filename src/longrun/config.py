@@ -14,6 +14,9 @@ from longrun.errors import SpecError
 
 SYSTEM_FILE = Path("/etc/longrun/config.toml")
 
+AUTO, CONTAINER, BUBBLEWRAP = "auto", "container", "bubblewrap"
+"""What may run checks in other systems: an engine where one answers, an engine, or none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -22,8 +25,9 @@ class Config:
     ``archives`` are base addresses of Debian archives (a source's ``pool`` paths are joined to
     them), ``mirrors`` are HTTP directories that hold sources by file name or by sha256. ``index``
     are the addresses of the Python package index (``https://host/simple``; ``file:///directory``),
-    in place of those that pip is configured with. ``jobs`` is 0 where the machine decides. ``file``
-    is the file that was read, or where one would be.
+    in place of those that pip is configured with. ``jobs`` is 0 where the machine decides.
+    ``engine`` says what runs checks in other systems: ``auto``, ``container`` or ``bubblewrap``.
+    ``file`` is the file that was read, or where one would be.
     """
 
     archives: tuple[str, ...] = ()
@@ -31,6 +35,7 @@ class Config:
     index: tuple[str, ...] = ()
     cache: Path
     jobs: int = 0
+    engine: str = AUTO
     file: Path
 
 
@@ -51,6 +56,7 @@ def load_config(environ: Mapping[str, str], *, system: Path = SYSTEM_FILE) -> Co
         index=_addresses(file, table, "index", of=is_index_address),
         cache=_cache(file, table, environ),
         jobs=_jobs(file, table),
+        engine=_engine(file, table),
         file=file,
     )
 
@@ -152,3 +158,10 @@ def _jobs(file: Path, table: Mapping[str, Any]) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise _wrong(file, "jobs", "a whole number, 0 for as many as there are processors", value)
     return value
+
+
+def _engine(file: Path, table: Mapping[str, Any]) -> str:
+    value = table.get("engine", AUTO)
+    if value not in (AUTO, CONTAINER, BUBBLEWRAP):
+        raise _wrong(file, "engine", f"{AUTO!r}, {CONTAINER!r} or {BUBBLEWRAP!r}", value)
+    return str(value)

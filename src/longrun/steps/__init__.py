@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from longrun.steps.job import Job
 
 if TYPE_CHECKING:
+    from longrun.engine import Engines
     from longrun.fetch import Fetcher
 
 
-def builders(fetcher: Fetcher) -> dict[str, Callable[[Job], None]]:
-    """The builder of each kind; ``fetcher`` gets the sources."""
+def builders(fetcher: Fetcher, engines: Engines) -> dict[str, Callable[[Job], None]]:
+    """The builder of each kind; ``fetcher`` gets the sources, ``engines`` run checks."""
     # HTTP and all the builders: nothing that a build with nothing to do needs
     from longrun.steps import (
         archive,
@@ -38,5 +39,5 @@ def builders(fetcher: Fetcher) -> dict[str, Callable[[Job], None]]:
         "layer": layer.build,
         "archive": archive.build,
         "system": partial(system.build, archives=fetcher.hosts.archives, offline=fetcher.offline),
-        "check": check.build,
+        "check": partial(check.build, engines=engines),
     }

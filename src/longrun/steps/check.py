@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from longrun.cage import Attempt, Cage, confinement
+from longrun.cage import ENGINE, Attempt, Cage, confinement
+from longrun.engine import Engines, Image
 from longrun.errors import BuildError
 from longrun.model import Cell, Gap
 from longrun.steps.job import Job
@@ -41,30 +42,37 @@ class CellError(BuildError):
         self.record = record
 
 
-def build(job: Job) -> None:
+def build(job: Job, engines: Engines) -> None:
     """Run the check as often as its spec allows; CellError where that is to no avail.
 
     ``job.out`` gets ``cell.json`` and ``log.txt``. A known failure is kept like a pass.
     """
     cell = job.spec
     assert isinstance(cell, Cell)
-    record = attempt(job, cell)
+    record = attempt(job, cell, find_image(job, cell, engines))
     write(job.out, record)
     gap = cell.check.gap(cell.tag, cell.system)
     if not record.attempts[-1].passed and not (gap and gap.shows in record.log):
         raise CellError(complaint(record, gap), record)
 
 
-def attempt(job: Job, cell: Cell) -> CellRecord:
+def find_image(job: Job, cell: Cell, engines: Engines) -> Image | None:
+    """The cell's system in a container engine; None where it is run without one."""
+    if cell.system == HOST:
+        return None
+    return engines.image(job.inputs[f"system/{cell.system}"] / "root", cell.content, job.work)
+
+
+def attempt(job: Job, cell: Cell, image: Image | None) -> CellRecord:
     """Run the check until it passes, fails as its spec says, or its attempts are used up."""
     gap = cell.check.gap(cell.tag, cell.system)
-    isolation = confinement(own_system=cell.system == HOST)
+    isolation = ENGINE if image else confinement(own_system=cell.system == HOST)
     programs = gather(job.data, job.work / "checks")
     attempts: list[Attempt] = []
     log = ""
     while len(attempts) < cell.check.attempts:
         number = len(attempts) + 1
-        found, text = run(job, cell, programs, job.work / f"out-{number}", isolation)
+        found, text = run(job, cell, programs, job.work / f"out-{number}", isolation, image)
         attempts.append(found)
         log += text if number == 1 else f"\n--- attempt {number}\n{text}"
         if found.passed or (gap and gap.shows in text):
@@ -85,7 +93,9 @@ def executable(cell: Cell) -> str:
     return f"python{cell.interpreter.name.removeprefix('cpython-')}"
 
 
-def run(job: Job, cell: Cell, programs: Path, out: Path, isolation: str) -> tuple[Attempt, str]:
+def run(
+    job: Job, cell: Cell, programs: Path, out: Path, isolation: str, image: Image | None
+) -> tuple[Attempt, str]:
     """Run the check once; what came of it, and its log."""
     out.mkdir()
     out.chmod(0o777)  # the user inside is another one
@@ -93,7 +103,11 @@ def run(job: Job, cell: Cell, programs: Path, out: Path, isolation: str) -> tupl
     check = cell.check
     command = cage.command(isolation, executable(cell), check.program, check.timeout)
     try:
-        job.run(command, timeout=check.timeout + PATIENCE)
+        if image:
+            name = f"check/{check.name}-{cell.tag}-{cell.system}"
+            image.run(name, cage, command, check.timeout + PATIENCE)
+        else:
+            job.run(command, timeout=check.timeout + PATIENCE)
         result = json.loads((out / "result.json").read_bytes())
     except (BuildError, OSError) as error:
         raise BuildError(f"the cage of {check.name} failed, not the check: {error}") from error

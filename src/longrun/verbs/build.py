@@ -89,6 +89,7 @@ def _realise(
     if not steps:
         return Outcome()
     require(tools_of(steps), install=arguments.setup)
+    from longrun.engine import Engines
     from longrun.steps import builders  # HTTP and all the builders: nothing that a no-op needs
 
     estimates = weights(store, steps)
@@ -99,13 +100,19 @@ def _realise(
         reporter = make_reporter(os.environ, estimates, jobs=jobs, retry=_retry(plan))
     cached = sum(store.get(step.key) is not None for step in plan.needed(*targets))
     fetcher = _fetcher(context, arguments)
+    engines = Engines(context.config.engine, os.environ)
+
+    def stop() -> None:
+        fetcher.stop()
+        engines.stop()
+
     reporter.begin(steps, cached=cached)
     try:
         return execute(
             steps,
             store,
-            builders=builders(fetcher),
-            stop=fetcher.stop,
+            builders=builders(fetcher, engines),
+            stop=stop,
             cache=context.config.cache / "compiler",
             options=Options(jobs=jobs, keep_failed=getattr(arguments, "keep_failed", False)),
             reporter=reporter,
@@ -124,7 +131,7 @@ def tools_of(steps: tuple[Step, ...]) -> list[str]:
         if isinstance(step.spec, System):
             tools["mmdebstrap"] = None
         if isinstance(step.spec, Cell):
-            tools |= dict.fromkeys(("bwrap", *step.spec.check.needs))
+            tools |= dict.fromkeys(step.spec.check.needs)
         if step.patches:
             tools["patch"] = None
     return list(tools)
