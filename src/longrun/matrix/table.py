@@ -238,7 +238,7 @@ class TableReporter(PlainTableReporter):
     def end(self) -> None:
         self.live.stop()
         for line in self.lines(sum(len(rows) + 1 for rows in families(self.rows).values())):
-            self.console.print(line)
+            self.console.print(line, no_wrap=True, overflow="crop")
         self.console.print()
 
     def show(self, lines: list[str], *, style: str) -> None:
@@ -258,7 +258,8 @@ class TableReporter(PlainTableReporter):
         from rich.console import Group
 
         footer = ["", *self.others(), self.counts(), self.bar()]
-        return Group(*self.lines(self.console.height - len(footer) - 3), *footer)
+        room = max(1, self.console.height - len(footer) - 3)
+        return Group(*self.lines(room)[: room + 2], *footer)
 
     def lines(self, room: int) -> list[Text]:
         """The table: its head, and so many lines for families and checks."""
@@ -296,7 +297,10 @@ class TableReporter(PlainTableReporter):
 
     @property
     def label_width(self) -> int:
-        return max([self.check_width, *(len(row.group) + 6 for row in self.rows)]) + 2
+        """Characters of the first column: less than its labels have, where the rest needs them."""
+        wanted = max([self.check_width, *(len(row.group) + 5 for row in self.rows)]) + 3
+        others = sum(len(inside) * (WIDTH + 1) + 1 for inside in self.systems())
+        return max(12, min(wanted, self.console.width - others))
 
     def systems(self) -> list[list[Column]]:
         """The columns, those of one system together."""
@@ -308,7 +312,10 @@ class TableReporter(PlainTableReporter):
 
         indent = label.startswith("  ")
         line = Text(no_wrap=True, overflow="crop")
-        line.append(f"{label:<{self.label_width}}", style="" if indent else "bold")
+        line.append(
+            f"{clip(label, self.label_width - 1):<{self.label_width}}",
+            style="" if indent else "bold",
+        )
         for inside in self.systems():
             line.append(" ")
             for column in inside:
@@ -356,12 +363,14 @@ class TableReporter(PlainTableReporter):
 
         with self.lock:
             found = Counter(self.states.values())
-        line = Text()
+        long = Text(no_wrap=True, overflow="crop")
+        short = long.copy()
         for state, (symbol, style) in SYMBOLS.items():
             if found[state]:
-                line.append(f"{symbol} {found[state]}", style=style)
-                line.append(f" {WORDS[state]}   ", style="dim")
-        return line
+                short.append(f"{symbol} {found[state]}  ", style=style)
+                long.append(f"{symbol} {found[state]}", style=style)
+                long.append(f" {WORDS[state]}   ", style="dim")
+        return long if long.cell_len <= self.console.width else short
 
     def bar(self) -> Any:
         """How much is done, and about how long the rest takes."""
