@@ -20,6 +20,7 @@ from longrun.matrix.judge import judge, states
 from longrun.matrix.report import CellResult, Matrix
 from longrun.matrix.table import PlainTableReporter, TableReporter, place_of, summary
 from longrun.plan import Plan, Step
+from longrun.setup import require
 from longrun.store import Store
 from longrun.term import paint, size
 from longrun.verbs.build import failure, realise
@@ -72,6 +73,8 @@ def run(
 ) -> tuple[CellResult, ...]:
     """Run the cells that the store lacks, and judge all of them."""
     store = context.store
+    if arguments.setup:
+        require(["bwrap"], install=True)
     if arguments.fresh:
         forget(store, cells)
     cached = frozenset(step.id for step in cells if store.get(step.key))
