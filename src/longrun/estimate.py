@@ -30,6 +30,7 @@ TYPICAL = {
     "archive": 16.0,
     "system": 90.0,
     "check": 6.0,
+    "imports": 70.0,
 }
 """Seconds by kind, for everything else."""
 

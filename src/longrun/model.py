@@ -441,6 +441,17 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Imports:
+    """How long the packages of one interpreter take to import, each in its own layer."""
+
+    release: str = doc("Name of the release.")
+    interpreter: Interpreter = doc("The interpreter.", key=False)
+    modules: dict[str, dict[str, str]] = doc(
+        "By layer: the module that stands for each package, by the package's name."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Archive:
     """A prefix as one file, with its manifest."""
 
@@ -465,6 +476,7 @@ Spec = (
     | LayerPrefix
     | System
     | Cell
+    | Imports
     | Archive
     | Source
 )

@@ -24,6 +24,7 @@ from longrun.model import (
     Check,
     Distribution,
     Floor,
+    Imports,
     Interpreter,
     LayerPrefix,
     Library,
@@ -54,6 +55,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "layer": ("steps/layer.py", "elf.py", "audit/*.py"),
     "archive": ("steps/archive.py", "manifest.py"),
     "system": ("steps/system.py",),
+    "imports": ("steps/imports.py",),
     "check": ("steps/check.py", "cage.py", "inside.py"),
 }
 """The code that makes each kind: its bytes are part of the key, so no edit goes unnoticed.
@@ -226,6 +228,19 @@ def plan_cells(
     )
 
 
+def plan_imports(
+    specs: Specs, release: Release, interpreters: tuple[Interpreter, ...]
+) -> tuple[Step, ...]:
+    """A step for each interpreter that measures how long its packages take to import."""
+    from longrun.stack import load_stack
+
+    planner = _Planner(specs=specs, release=release, floor=release.floor)
+    return tuple(
+        planner.imports(interpreter, load_stack(specs, release, interpreter))
+        for interpreter in interpreters
+    )
+
+
 def _check_proved(check: Check, stacks: list[Stack]) -> None:
     """SpecError for a distribution that a check is about and its layer does not have."""
     for position, name in enumerate(check.proves):
@@ -337,6 +352,20 @@ class _Planner:
             ),
             inputs=(self.layer(interpreter, stack, check.layer), *outside),
             data=programs(self.specs.root / MATRIX, check.program),
+        )
+
+    def imports(self, interpreter: Interpreter, stack: Stack) -> Step:
+        modules: dict[str, dict[str, str]] = {layer: {} for layer in self.release.layers}
+        for package in stack.packages.values():
+            if package.imports:
+                modules[package.layer][package.name] = package.imports[0]
+        layers = (self.layer(interpreter, stack, layer) for layer in self.release.layers)
+        return self._step(
+            "imports",
+            stack.tag,
+            self.release.name,
+            Imports(release=self.release.name, interpreter=interpreter, modules=modules),
+            inputs=(self.prefix(interpreter), *layers),
         )
 
     def wheel(self, interpreter: Interpreter, stack: Stack, dist: Distribution) -> Step:

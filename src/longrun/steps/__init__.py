@@ -19,6 +19,7 @@ def builders(fetcher: Fetcher, engines: Engines) -> dict[str, Callable[[Job], No
     from longrun.steps import (
         archive,
         check,
+        imports,
         interpreter,
         layer,
         library,
@@ -39,5 +40,6 @@ def builders(fetcher: Fetcher, engines: Engines) -> dict[str, Callable[[Job], No
         "layer": layer.build,
         "archive": archive.build,
         "system": partial(system.build, archives=fetcher.hosts.archives, offline=fetcher.offline),
+        "imports": imports.build,
         "check": partial(check.build, engines=engines),
     }

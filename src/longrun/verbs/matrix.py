@@ -14,12 +14,13 @@ from pathlib import Path
 from longrun import fs
 from longrun.cage import machine
 from longrun.errors import MatrixError
+from longrun.executor import Outcome
 from longrun.log import Reporter
-from longrun.matrix import compare, html, junit, needs
+from longrun.matrix import compare, html, imports, junit, needs
 from longrun.matrix.judge import judge, states
 from longrun.matrix.report import CellResult, Matrix
 from longrun.matrix.table import PlainTableReporter, TableReporter, place_of, summary
-from longrun.plan import Plan, Step
+from longrun.plan import Plan, Step, plan_imports
 from longrun.setup import require
 from longrun.store import Store
 from longrun.term import paint, size
@@ -44,7 +45,10 @@ def matrix(root: Path, arguments: argparse.Namespace) -> int:
         return failure(outcome)
     cells = cells_of(context.specs, scope, ground, context.store)
     results = run(context, scope, ground, cells, arguments)
-    found = assemble(context, scope, results, arguments, start)
+    outcome, timings = measure(context, scope, ground, arguments)
+    if outcome.failed:
+        return failure(outcome)
+    found = assemble(context, scope, results, timings, arguments, start)
     tell(context, found, arguments)
     return 0 if found.ok else MatrixError.exit_code
 
@@ -89,6 +93,20 @@ def run(
     return judge(cells, store, outcome.failed, cached)
 
 
+def measure(
+    context: Context, scope: Scope, ground: Plan, arguments: argparse.Namespace
+) -> tuple[Outcome, tuple[Step, ...]]:
+    """Measure import times where the matrix is whole, alone, after all cells."""
+    if not scope.whole:
+        return Outcome(), ()
+    steps = plan_imports(context.specs, scope.release, scope.interpreters)
+    if arguments.fresh:
+        forget(context.store, steps)
+    plan = Plan(release=ground.release, steps=(*ground.steps, *steps), targets=steps)
+    alone = argparse.Namespace(**{**vars(arguments), "jobs": 1})
+    return realise(context, plan, steps, alone), steps
+
+
 def make_table(
     context: Context,
     scope: Scope,
@@ -109,10 +127,10 @@ def make_table(
     return PlainTableReporter(*shown, weights, jobs=jobs, judge=state)
 
 
-def forget(store: Store, cells: tuple[Step, ...]) -> None:
-    """Take the cells' entries out of the store."""
+def forget(store: Store, steps: tuple[Step, ...]) -> None:
+    """Take the steps' entries out of the store."""
     with store.used(alone=True):
-        for step in cells:
+        for step in steps:
             if entry := store.get(step.key):
                 store.remove(entry)
 
@@ -121,10 +139,12 @@ def assemble(
     context: Context,
     scope: Scope,
     results: tuple[CellResult, ...],
+    timings: tuple[Step, ...],
     arguments: argparse.Namespace,
     start: float,
 ) -> Matrix:
     """All that the run found."""
+    import_times, start_times = imports.times(timings, context.store)
     before = earlier(context, scope, arguments.compare)
     changes = compare.changes(results, compare.read(before), whole=scope.whole) if before else ()
     return Matrix(
@@ -138,8 +158,8 @@ def assemble(
         needs=needs.survey(context.specs, scope.release, scope.interpreters, context.store)
         if scope.whole
         else (),
-        imports=(),
-        starts=(),
+        imports=import_times,
+        starts=start_times,
         seconds=round(time.monotonic() - start, 1),
         before=before.name if before else "",
         changes=changes,
