@@ -17,11 +17,12 @@ from xml.etree import ElementTree
 
 import matrix_maker as maker
 import pytest
+from rich.console import Console
 
 from longrun.errors import BuildError, SpecError
 from longrun.matrix import compare, html, junit
 from longrun.matrix.report import FAILED, FIXED, FLAKY, GAP, PASSED, ImportTime, Need
-from longrun.matrix.table import PlainTableReporter, summary, unfolded
+from longrun.matrix.table import PlainTableReporter, TableReporter, summary, unfolded
 from longrun.matrix.words import STATES, end_of, plain, tail, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -522,6 +523,28 @@ def test_a_low_terminal_shows_what_runs_and_fails(large):
     assert [row.name for row in more["EPICS"]] == [row.name for row in families["EPICS"]]
     assert sum(map(len, more.values())) <= 9
     assert not any(unfolded(families, states, 3).values())
+
+
+def test_nothing_is_printed_under_the_lock_that_drawing_takes(tmp_path, monkeypatch):
+    """Rich draws under a lock of its own: a print from within ours waits for it, and it for us."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    reporter = TableReporter([maker.column()], [maker.row()], {}, jobs=2, console=console)
+    held = []
+    original = console.print
+
+    def watched(*arguments, **options):
+        held.append(reporter.lock.locked())
+        original(*arguments, **options)
+
+    monkeypatch.setattr(console, "print", watched)
+    reporter.begin((maker.step(), maker.system_step()), cached=0)
+    reporter.waiting(maker.step())
+    reporter.started(maker.step())
+    reporter.finished(maker.step(), 1.0)
+    reporter.failed(maker.system_step(), BuildError("no"), tmp_path / "none", [])
+    reporter.end()
+    assert held
+    assert not any(held)
 
 
 LIVE = """
