@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import socket
 import tarfile
 import threading
@@ -49,8 +50,9 @@ CHUNK = 1 << 20
 PROCESSES = 4096
 """Processes and threads that a check may have."""
 
-FILES = 4096
-"""Files that a process may have open; some engines set no limit, and programs close them all."""
+LIMITS = {"nofile": (resource.RLIMIT_NOFILE, 4096), "nproc": (resource.RLIMIT_NPROC, 32_768)}
+"""The most files of a process, and processes of all containers; without an engine's own, which it
+may have no right to set, or which are so high that programs that close every file take seconds."""
 
 SHARED_MEMORY = 1 << 30
 """Bytes that /dev/shm may hold; an engine's own 64 MB are too few for several processes."""
@@ -318,13 +320,22 @@ def walls(cage: Cage) -> dict[str, Any]:
         "security_opt": ["no-new-privileges:true", "label=disable"],
         "tmpfs": dict.fromkeys(cage.hidden(), "rw,exec,nosuid,nodev,mode=1777"),
         "shm_size": SHARED_MEMORY,
-        "ulimits": [Ulimit(name="nofile", soft=FILES, hard=FILES)],
+        "ulimits": [Ulimit(name=name, soft=most, hard=most) for name, most in limits().items()],
         # a bind of the older kind would make a directory that is not there
         "mounts": [
             Mount(target, str(source), type="bind", read_only=source != cage.out)
             for target, source in cage.mounts().items()
         ],
     }
+
+
+def limits() -> dict[str, int]:
+    """The limits of processes, none over this process's own: who runs an engine has the same."""
+    found = {}
+    for name, (number, most) in LIMITS.items():
+        _, hard = resource.getrlimit(number)
+        found[name] = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    return found
 
 
 IPV6 = Path("/proc/sys/net/ipv6")

@@ -99,6 +99,9 @@ TOOLS: dict[str, Tool] = {
         Tool("gpgv", "gpgv", "gnupg2", "checks signatures of sources"),
         Tool("setpriv", "util-linux", "util-linux", "tests: an unprivileged user"),
         Tool("readelf", "binutils", "binutils", "tests: a second opinion on ELF files"),
+        Tool(
+            "podman", "podman runc catatonit", "podman runc", "tests: a container engine for checks"
+        ),
         Tool("openssl", "openssl", "openssl", "tests: makes certificates"),
         Tool("zstd", "zstd", "zstd", "tests: plain tar unpacks the archive"),
         Tool("git", "git", "git", "tests: a fresh checkout"),
@@ -115,6 +118,7 @@ TEST_TOOLS = (
     "gpgv",
     "setpriv",
     "bwrap",
+    "podman",
     "readelf",
     "openssl",
     "zstd",
