@@ -123,6 +123,12 @@ TEST_TOOLS = (
     "openssl",
     "zstd",
     "git",
+    "mmdebstrap",
+    "javac",
+    "java",
+    "redis-server",
+    "mosquitto",
+    "cc",
 )
 """What `./build.py test` needs beside what a build needs."""
 

@@ -98,7 +98,9 @@ def _realise(
         reporter = shown_by(steps, estimates)
     else:
         reporter = make_reporter(os.environ, estimates, jobs=jobs, retry=_retry(plan))
-    cached = sum(store.get(step.key) is not None for step in plan.needed(*targets))
+    # of a matrix a person wants to know about cells
+    counted = targets if shown_by else plan.needed(*targets)
+    cached = sum(store.get(step.key) is not None for step in counted)
     fetcher = _fetcher(context, arguments)
     engines = Engines(context.config.engine, os.environ)
 
