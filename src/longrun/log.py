@@ -150,11 +150,12 @@ class TerminalReporter(PlainReporter):
             self.running.pop(step.id, None)
             self.done += 1
             self.remaining -= self.share(step)
-            kind, name = step.kind, step.name
-            self.console.print(
-                f"  [green]✔[/] [dim]{kind}/[/]{name} [cyan]{step.version}[/]"
-                f"{' ' * max(1, 44 - len(step.title))}[dim]{duration(seconds):>12}[/]"
-            )
+        # never under the lock: printing waits for Live, which may be waiting for it in ``render``
+        kind, name = step.kind, step.name
+        self.console.print(
+            f"  [green]✔[/] [dim]{kind}/[/]{name} [cyan]{step.version}[/]"
+            f"{' ' * max(1, 44 - len(step.title))}[dim]{duration(seconds):>12}[/]"
+        )
 
     def failed(self, step: Step, error: LongrunError, log: Path, blocked: list[Step]) -> None:
         from rich.markup import escape
@@ -162,10 +163,10 @@ class TerminalReporter(PlainReporter):
         with self.lock:
             self.running.pop(step.id, None)
             self.done += 1 + len(blocked)
-            first, *rest = failure_lines(step, error, log, blocked, retry=self.retry)
-            self.console.print(f"  [red]✘ {escape(first)}[/]")
-            for line in rest:
-                self.console.print(f"    {escape(line)}")
+        first, *rest = failure_lines(step, error, log, blocked, retry=self.retry)
+        self.console.print(
+            "\n".join([f"  [red]✘ {escape(first)}[/]", *(f"    {escape(line)}" for line in rest)])
+        )
 
     def end(self) -> None:
         self.live.stop()

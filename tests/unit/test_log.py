@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from longrun.errors import BuildError
-from longrun.log import GitLabReporter, PlainReporter, log_tail, make_reporter
+from longrun.log import GitLabReporter, PlainReporter, TerminalReporter, log_tail, make_reporter
 from longrun.term import duration, size
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,3 +152,27 @@ def test_durations_in_the_unit_that_a_person_would_use(seconds, text):
 )
 def test_sizes_in_the_unit_that_a_person_would_use(count, text):
     assert size(count) == text
+
+
+def test_a_terminal_is_never_printed_to_under_the_lock_that_drawing_takes(
+    steps, tmp_path, monkeypatch
+):
+    """Rich draws under a lock of its own: a print from within ours waits for it, and it for us."""
+    reporter = TerminalReporter({}, jobs=2, retry="./build.py build")
+    reporter.console.file = io.StringIO()
+    held = []
+    original = reporter.console.print
+
+    def watched(*arguments, **options):
+        held.append(reporter.lock.locked())
+        original(*arguments, **options)
+
+    monkeypatch.setattr(reporter.console, "print", watched)
+    reporter.begin(steps, cached=0)
+    reporter.waiting(steps[0])
+    reporter.started(steps[0])
+    reporter.finished(steps[0], 1.0)
+    reporter.failed(steps[1], BuildError("no"), tmp_path / "none", [])
+    reporter.end()
+    assert len(held) >= 3
+    assert not any(held)

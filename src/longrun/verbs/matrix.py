@@ -145,8 +145,9 @@ def assemble(
 ) -> Matrix:
     """All that the run found."""
     import_times, start_times = imports.times(timings, context.store)
-    before = earlier(context, scope, arguments.compare)
-    changes = compare.changes(results, compare.read(before), whole=scope.whole) if before else ()
+    path = earlier(context, scope, arguments.compare)
+    before = compare.read(path) if path else None
+    changes = compare.changes(results, before, whole=scope.whole) if before else ()
     return Matrix(
         release=scope.release.name,
         whole=scope.whole,
@@ -161,7 +162,7 @@ def assemble(
         imports=import_times,
         starts=start_times,
         seconds=round(time.monotonic() - start, 1),
-        before=before.name if before else "",
+        before=str(before["release"]) if before else "",
         changes=changes,
     )
 
