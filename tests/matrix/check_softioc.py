@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from scene import child, epics, expect, itself, step, wait_for
+from scene import child, epics, expect, itself, repeater, step, wait_for
 
 DEVICE = "CHECK"
 
@@ -257,7 +257,7 @@ async def check(directory: str) -> None:
 
 def main() -> None:
     epics()
-    with tempfile.TemporaryDirectory(prefix="check-") as directory:
+    with repeater(), tempfile.TemporaryDirectory(prefix="check-") as directory:
         asyncio.run(check(directory))
     step("all of softioc and aioca")
 
