@@ -103,8 +103,7 @@ def _contents(store: Store, ground: Plan, systems: tuple[str, ...]) -> dict[str,
 
 def columns(specs: Specs, scope: Scope) -> tuple[Column, ...]:
     """Each system with each interpreter."""
-    title, glibc = machine()
-    titles = {HOST: (f"this machine: {title}", glibc)}
+    titles = {HOST: ("This machine", machine()[1])}
     titles |= {name: (system.title, system.glibc) for name, system in specs.systems.items()}
     return tuple(
         Column(
