@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -185,11 +186,12 @@ def _make_layers(checkout, root: Path) -> None:
     interpreters = tuple(specs.interpreters[name] for name in release.interpreters)
     plan = make_plan(specs, release, interpreters, layers=tuple(release.layers))
     for step in plan.steps:
-        if step.kind == "layer" and store.get(step.key) is None:
+        if step.kind in ("prefix", "layer", "wheel") and store.get(step.key) is None:
             with store.stage(step) as stage:
-                make_prefix(stage.tree)
-                python = stage.tree / "bin" / "python3.13"
-                python.rename(python.with_name(f"python{step.spec.interpreter.version[:4]}"))
+                if step.kind != "wheel":
+                    make_prefix(stage.tree)
+                    python = stage.tree / "bin" / "python3.13"
+                    python.rename(python.with_name(f"python{step.spec.interpreter.version[:4]}"))
                 store.commit(stage, step, seconds=1)
 
 
@@ -269,6 +271,24 @@ def test_a_report_of_a_part_is_written_where_it_is_asked_for(checkout, give, cli
     assert "longrun-2026.1-matrix.html" in printed
     suites = ElementTree.parse(tmp_path / "report" / "longrun-2026.1-matrix.xml").getroot()
     assert [case.get("name") for case in suites.iter("testcase")] == ["fine", "fine"]
+
+
+def test_the_report_of_the_whole_is_part_of_the_release(checkout, give, cli):
+    give("fine")
+    for package in ("numpy", "pyepics", "tracker", "panel-kit"):
+        module = package.replace("-", "_")
+        checkout.replace(f"specs/packages/{package}.toml", f'["{module}"]', '["json"]')
+    status, _, complaint = cli("matrix")
+    assert status == 0, complaint
+    dist = checkout.root / "dist"
+    names = sorted(path.name for path in dist.iterdir())
+    assert names == ["SHA256SUMS", *(f"longrun-2026.1-matrix.{k}" for k in ("html", "json", "xml"))]
+    call = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(call, cwd=dist, check=False).returncode == 0
+    found = json.loads((dist / "longrun-2026.1-matrix.json").read_text())
+    assert {row["name"] for row in found["imports"]} == {"numpy", "pyepics", "tracker", "panel-kit"}
+    assert [row["tag"] for row in found["starts"]] == ["cp313", "cp311"]
+    assert {row["name"] for row in found["needs"]} >= {"cpython-3.13", "numpy", "pyparsing"}
 
 
 def test_the_difference_to_an_earlier_matrix_is_told(give, cli, tmp_path):

@@ -142,7 +142,7 @@ def tools_of(steps: tuple[Step, ...]) -> list[str]:
 def publish(context: Context, plan: Plan) -> None:
     """Put the archives and their SHA256SUMS into ``dist/``; a file that is right stays."""
     dist = context.root / "dist"
-    sums = _read_sums(dist / "SHA256SUMS")
+    sums = {}
     for step in plan.targets:
         entry = _entry(context, step)
         (record,) = entry.files()
@@ -151,9 +151,15 @@ def publish(context: Context, plan: Plan) -> None:
         if not same and not (target.is_file() and fs.sha256_file(target) == record.value):
             fs.link_atomic(source, target)
         sums[record.path] = record.value
-    kept = {name: digest for name, digest in sorted(sums.items()) if (dist / name).exists()}
-    text = "".join(f"{digest}  {name}\n" for name, digest in kept.items())
-    fs.write_atomic(dist / "SHA256SUMS", text)
+    add_sums(dist, sums)
+
+
+def add_sums(dist: Path, sums: Mapping[str, str]) -> None:
+    """Add files of ``dist/`` by name to its SHA256SUMS, from which those go that are gone."""
+    path = dist / "SHA256SUMS"
+    known = _read_sums(path) | dict(sums)
+    kept = {name: digest for name, digest in sorted(known.items()) if (dist / name).exists()}
+    fs.write_atomic(path, "".join(f"{digest}  {name}\n" for name, digest in kept.items()))
 
 
 def _fetcher(context: Context, arguments: argparse.Namespace) -> Fetcher:

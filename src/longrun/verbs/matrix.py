@@ -24,7 +24,7 @@ from longrun.plan import Plan, Step, plan_imports
 from longrun.setup import require
 from longrun.store import Store
 from longrun.term import paint, size
-from longrun.verbs.build import failure, realise
+from longrun.verbs.build import add_sums, failure, realise
 from longrun.verbs.context import Context
 from longrun.verbs.scope import Scope, cells_of, choose, columns, plan_ground, rows
 
@@ -209,4 +209,6 @@ def write(context: Context, found: Matrix, arguments: argparse.Namespace) -> lis
     }
     files = {directory / f"{stem(found.release)}.{kind}": text for kind, text in texts.items()}
     fs.write_together(files)
+    if arguments.output is None:
+        add_sums(directory, {path.name: fs.sha256_file(path) for path in files})
     return list(files)
