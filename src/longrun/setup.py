@@ -84,13 +84,14 @@ TOOLS: dict[str, Tool] = {
         Tool("Xvfb", "xvfb", "xorg-x11-server-Xvfb", "tests: a screen for tkinter"),
         Tool(
             "Qt's libraries",
-            "libdbus-1-3 libegl1 libfontconfig1 libgl1 libglib2.0-0 libstdc++6 libxkbcommon0",
-            "dbus-libs fontconfig glib2 libglvnd-egl libglvnd-glx libstdc++ libxkbcommon",
+            "libdbus-1-3 libegl1 libfontconfig1 libgl1 libglib2.0-0 libgssapi-krb5-2 libstdc++6 "
+            "libxkbcommon0",
+            "dbus-libs fontconfig glib2 krb5-libs libglvnd-egl libglvnd-glx libstdc++ libxkbcommon",
             "tests: what Qt's wheels take from the system",
             (
                 "sh",
                 "-c",
-                "for name in dbus-1 EGL fontconfig GL glib-2.0 stdc++ xkbcommon; do"
+                "for name in dbus-1 EGL fontconfig GL glib-2.0 gssapi_krb5 stdc++ xkbcommon; do"
                 ' /sbin/ldconfig -p | grep -qF "lib$name.so" || exit 1; done',
             ),
             program=False,
