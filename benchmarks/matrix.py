@@ -3,9 +3,10 @@
 
     ./benchmarks/matrix.py [--runs 10]
 
-First a check that does nothing, with a layer's own interpreter: plain, and in each kind of cage. Then
-`matrix` with every cell in the store, against a bare start of the Python that runs Longrun; it needs
-a `./build.py matrix` before. All in turn: read the ratios, the milliseconds are of this machine.
+First a check that does nothing, with a layer's own interpreter: plain, and in each kind of cage.
+Then `matrix` with every cell in the store, against a bare start of the Python that runs Longrun; it
+needs a `./build.py matrix` before. All in turn: read the ratios, the milliseconds are of this
+machine.
 """
 
 from __future__ import annotations
