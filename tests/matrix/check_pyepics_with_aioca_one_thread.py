@@ -7,9 +7,10 @@ is pyepics that destroys it first when the interpreter ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
-from check_pyepics_with_aioca import IOC, PREFIX, ends
+from check_pyepics_with_aioca import IOC, PREFIX
 from scene import child, epics, expect, itself, repeater, step, wait_for
 
 
@@ -31,7 +32,11 @@ def main() -> None:
     with repeater(), child(*IOC) as server:
         wait_for("IOC", lambda: server.says("ready"))
         with child(*itself("client")) as program:
-            ends(program)
+            wait_for("the work", lambda: program.says("all is done"))
+            with contextlib.suppress(AssertionError):
+                wait_for("the end", lambda: program.popen.poll() is not None, 15)
+            # where it goes wrong it aborts, or faults, or hangs
+            expect("it ends in order", program.popen.poll() == 0, True)
     step("all of pyepics with aioca in one thread")
 
 
