@@ -16,7 +16,7 @@ from types import ModuleType
 import qt_scene
 import scene
 
-QT_LIBRARIES = {"PyQt5": "PyQt5", "PyQt6": "PyQt6", "PySide6": "PySide6"}
+BINDINGS = ("PyQt5", "PyQt6", "PySide6")
 
 # What is imported first, with which QT_API, and the binding that all of them then have.
 FIRST = (
@@ -33,7 +33,7 @@ FIRST = (
 
 def chosen(name: str) -> str:
     """The binding that a package has chosen; for a binding, its own name."""
-    if name in QT_LIBRARIES:
+    if name in BINDINGS:
         importlib.import_module(f"{name}.QtWidgets")
         return name
     modules: dict[str, tuple[str, str]] = {
