@@ -103,6 +103,13 @@ TOOLS: dict[str, Tool] = {
         Tool(
             "podman", "podman runc catatonit", "podman runc", "tests: a container engine for checks"
         ),
+        Tool(
+            "docker-registry",
+            "docker-registry",
+            "docker-distribution",
+            "tests: a registry of container images",
+        ),
+        Tool("skopeo", "skopeo", "skopeo", "tests: a second opinion on container images"),
         Tool("openssl", "openssl", "openssl", "tests: makes certificates"),
         Tool("zstd", "zstd", "zstd", "tests: plain tar unpacks the archive"),
         Tool("git", "git", "git", "tests: a fresh checkout"),
@@ -120,6 +127,8 @@ TEST_TOOLS = (
     "setpriv",
     "bwrap",
     "podman",
+    "docker-registry",
+    "skopeo",
     "readelf",
     "openssl",
     "zstd",
