@@ -56,7 +56,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "archive": ("steps/archive.py", "manifest.py"),
     "system": ("steps/system.py",),
     "imports": ("steps/imports.py",),
-    "check": ("steps/check.py", "cage.py", "inside.py"),
+    "check": ("steps/check.py", "cage.py", "engine.py", "inside.py"),
 }
 """The code that makes each kind: its bytes are part of the key, so no edit goes unnoticed.
 

@@ -31,7 +31,7 @@ def serve(directory, port):
     # root would become another user, who may not read the directory
     settings.write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_dest stdout\n"
-        "max_queued_messages 1000\nmax_keepalive 60\n"
+        "max_queued_messages 1000\n"
     )
     return [program, "-c", str(settings)]
 
