@@ -1,0 +1,1 @@
+"""Container images as bytes: layers, what names them, archives, and registries."""
