@@ -30,6 +30,10 @@ def enter_environment(root: Path, argv: list[str]) -> None:
             if error.remedy:
                 print(f"  remedy: {error.remedy}", file=sys.stderr)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            # what is there of it has no mark that it is ready, and is made anew
+            print("\nbuild.py: interrupted; the same command begins again", file=sys.stderr)
+            sys.exit(130)
     sys.path.insert(1, str(site_packages(environment)))
     sys.path[:] = [path for path in sys.path if not _foreign(path)]
     os.environ["LONGRUN_ENVIRONMENT"] = str(environment)

@@ -220,8 +220,8 @@ def streams(engine, book, axis, detector, ring) -> None:
 
     engine(drift())
     seen = [e["data"]["ring_current"] for e in book.of("event") if "ring_current" in e["data"]]
-    # a value may be recorded more than once, for put and monitor are both told; and the first one is
-    # what the ring has when the dispatcher's thread comes to it
+    # a value may be recorded more than once, for put and monitor are both told; and the first one
+    # is what the ring has when the dispatcher's thread comes to it
     changes = [value for value in dict.fromkeys(seen) if value != 200.0]
     expect("changes in a stream of their own", changes, [199.0, 198.0])
     expect("beside the events", belongs(book.documents), True)

@@ -2,8 +2,8 @@
 
 One softioc server serves the same records by both protocols. With each of them: what a device says
 of itself, a move watched, refused, out of time and stopped, enums, arrays, an alarm, a scan with
-its documents, PVs that are nowhere or of another type, and a server that is killed and comes back. By
-PV Access a table; and the same device in mock mode, without a server.
+its documents, PVs that are nowhere or of another type, and a server that is killed and comes back.
+By PV Access a table; and the same device in mock mode, without a server.
 """
 
 import asyncio

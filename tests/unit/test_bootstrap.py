@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,24 @@ def test_a_users_pythonpath_does_not_come_in(tmp_path):
     (tmp_path / "argparse.py").write_text("raise SystemExit('surprise')")
     done = fresh(tmp_path, "", PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_while_it_is_made_is_told_and_leaves_nothing_that_counts(tmp_path):
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "src").symlink_to(ROOT / "src")
+    (checkout / "build.py").write_text((ROOT / "build.py").read_text())
+    (checkout / "requirements.lock").write_text((ROOT / "requirements.lock").read_text())
+    env = {**os.environ, "LONGRUN_CACHE": str(tmp_path / "cache")}
+    argv = ["env", "--default-signal=INT", sys.executable, str(checkout / "build.py"), "plan"]
+    with subprocess.Popen(
+        argv, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as program:
+        assert program.stderr is not None
+        assert "preparing" in program.stderr.readline()
+        os.killpg(program.pid, signal.SIGINT)
+        complaint = program.stderr.read()
+    assert program.returncode == 130
+    assert "interrupted" in complaint
+    assert "Traceback" not in complaint
+    assert not list((tmp_path / "cache").rglob(".ready"))
