@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -174,4 +173,6 @@ def machine() -> tuple[str, str]:
         title = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
     except OSError:
         title = "Linux"
-    return title, platform.libc_ver(sys.executable)[1]
+    # not platform.libc_ver(), which tells what the interpreter's own file asks for
+    library = os.confstr("CS_GNU_LIBC_VERSION") or "glibc unknown"
+    return title, library.split()[-1]

@@ -15,7 +15,7 @@ from check_maker import make_prefix
 
 from longrun import cage as cage_module
 from longrun import inside
-from longrun.cage import NAMESPACES, SESSION, Attempt, Cage, confinement, namespaces
+from longrun.cage import NAMESPACES, SESSION, Attempt, Cage, confinement, machine, namespaces
 from longrun.errors import SetupError
 
 KINDS = [SESSION, pytest.param(NAMESPACES, marks=pytest.mark.skipif(not namespaces(), reason="no"))]
@@ -178,3 +178,10 @@ def test_the_result_is_written_in_one_go(tmp_path):
     command = [sys.executable, "-I", "-S", str(source), str(tmp_path), "-", "20", "/bin/true"]
     subprocess.run(command, check=True)
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_this_machine_is_known_by_the_c_library_that_it_runs():
+    told = subprocess.run(["ldd", "--version"], check=True, capture_output=True, text=True).stdout
+    title, glibc = machine()
+    assert told.splitlines()[0].endswith(f" {glibc}")
+    assert title
