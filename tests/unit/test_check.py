@@ -9,9 +9,12 @@ import pytest
 from check_maker import make_cell, make_gap, make_prefix
 from job_maker import make_job
 
+from longrun.config import BUBBLEWRAP
+from longrun.engine import Engines
 from longrun.errors import BuildError
 from longrun.model import Cell
-from longrun.steps.check import CellError, build, read
+from longrun.steps import check
+from longrun.steps.check import CellError, read
 from longrun.steps.job import Job
 
 
@@ -21,6 +24,11 @@ def job(directory: Path, cell: Cell, program: str) -> Job:
     (directory / cell.check.program).write_text(program)
     made = make_job(directory / "job", cell, {"layer/base-cp313": make_prefix(directory / "p")})
     return replace(made, data={cell.check.program: directory / cell.check.program})
+
+
+def build(job: Job) -> None:
+    """Run the cell as a matrix does that uses no engine."""
+    check.build(job, Engines(BUBBLEWRAP, {}))
 
 
 FLAKY = """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
+from packaging.version import Version
+
 from longrun.cage import machine
 from longrun.errors import UsageError
 from longrun.matrix.report import Column, Row
@@ -60,7 +62,7 @@ def choose_checks(specs: Specs, names: list[str]) -> tuple[Check, ...]:
 
 def choose_systems(specs: Specs, names: list[str]) -> tuple[str, ...]:
     """The named systems, or all; ``host`` is the machine itself."""
-    known = [HOST, *sorted(specs.systems, key=lambda name: specs.systems[name].glibc)]
+    known = [HOST, *sorted(specs.systems, key=lambda name: Version(specs.systems[name].glibc))]
     for name in names:
         if name not in known:
             raise UsageError(

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from packaging.version import Version
+
 from longrun.errors import BuildError
 from longrun.executor import Outcome
 from longrun.fs import Inode
-from longrun.plan import Plan, Step
+from longrun.plan import Plan, Step, choose_release, plan_systems
 from longrun.run import attach
 from longrun.selftest import Verdict, run_suite
 from longrun.setup import TEST_TOOLS, require
@@ -42,9 +44,10 @@ def test(root: Path, arguments: argparse.Namespace) -> int:
     if outcome.failed:
         return next(iter(outcome.failed.values())).exit_code
     publish(context, plan)
-    outcome = realise_layers(context, arguments)
-    if outcome.failed:
-        return next(iter(outcome.failed.values())).exit_code
+    for realise_more in (realise_layers, realise_oldest_system):
+        outcome = realise_more(context, arguments)
+        if outcome.failed:
+            return next(iter(outcome.failed.values())).exit_code
     slow = _pytest(root, "tests/integration", *extra)
     return 0 if {status, slow} == {0, NOTHING_COLLECTED} else slow
 
@@ -56,6 +59,17 @@ def realise_layers(context: Context, arguments: argparse.Namespace) -> Outcome:
     _distrust(context.store, plan)
     targets = tuple(step for step in plan.steps if step.kind == "layer")
     return realise(context, plan, targets, arguments)
+
+
+def realise_oldest_system(context: Context, arguments: argparse.Namespace) -> Outcome:
+    """Make the root of the system with the oldest C library: what runs there runs elsewhere."""
+    specs = context.specs
+    systems = sorted(specs.systems.values(), key=lambda system: Version(system.glibc))
+    release = choose_release(specs, None)
+    steps = plan_systems(specs, release, systems[:1])
+    plan = Plan(release=release, steps=steps, targets=steps)
+    _distrust(context.store, plan)
+    return realise(context, plan, steps, arguments)
 
 
 def _distrust(store: Store, plan: Plan) -> None:
