@@ -23,6 +23,7 @@ import tarfile
 import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, cast
 
 BLOCK = 1 << 20
 """Bytes that are compressed at a time, each with the end of those before as its dictionary."""
@@ -114,7 +115,8 @@ def deflate(block: bytes, window: bytes, level: int, last: bool) -> bytes:
 
 def write_tar(out: Gzip, members: list[dict[str, object]], epoch: int) -> None:
     """Write members in the order given; pax headers only where the plain ones are too small."""
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:  # type: ignore[call-overload]
+    file = cast("IO[bytes]", out)
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:
         for member in members:
             add(tar, member, epoch)
 

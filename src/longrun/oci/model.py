@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+from longrun.errors import SourceError
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -33,11 +36,16 @@ class Blob:
     offset: int = 0
 
     @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """The bytes to read, no more than ``size`` of them."""
+    def open(self) -> Iterator[Span]:
+        """The bytes to read, no more than ``size`` of them; SourceError where there are fewer."""
         with self.path.open("rb") as file:
+            there = os.fstat(file.fileno()).st_size - self.offset
+            if there < self.size:
+                raise SourceError(
+                    f"{self.path}: the blob {self.digest} has {there} bytes, not {self.size}"
+                )
             file.seek(self.offset)
-            yield Span(file, self.size)  # type: ignore[misc]
+            yield Span(file, self.size)
 
 
 class Span:
