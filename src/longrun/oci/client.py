@@ -142,7 +142,7 @@ class Client:
         """As ``requests.get``, with what this registry wants: for ``download``."""
         response = self._request("GET", url, dict(headers), None)
         if response.status_code in (401, 403, 404):
-            self._refused(response, "blob")
+            self._refused(response, f"blob {url.rpartition('/')[2]}")
         if response.status_code in download.TRANSIENT_STATUS:
             busy = _busy(response)
             response.close()
