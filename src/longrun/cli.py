@@ -71,6 +71,18 @@ def _verbs_that_build(verb: AddVerb) -> None:
     _running(sub)
 
 
+    sub = verb("image", "build container images of a release into dist/", "image:image")
+    sub.add_argument("name", nargs="*", metavar="IMAGE", help="such as ci; all without")
+    _release(sub, option=True, layers=False)
+    sub.add_argument("--base", metavar="NAME", help="another base than the specs say")
+    sub.add_argument("--push", metavar="REGISTRY", help="push them, such as registry.example.org")
+    _running(sub)
+
+    sub = verb("base", "make a base of images anew, and lock it", "image:base")
+    sub.add_argument("name", metavar="NAME", help="such as debian-12-ci")
+    _running(sub)
+
+
 def _verbs_of_the_stack(verb: AddVerb) -> None:
     sub = verb("add", "take a package into the stack: spec, locks, what comes along", "add:add")
     sub.add_argument(

@@ -31,6 +31,9 @@ TYPICAL = {
     "system": 90.0,
     "check": 6.0,
     "imports": 70.0,
+    "base": 60.0,
+    "part": 3.0,
+    "image": 1.0,
 }
 """Seconds by kind, for everything else."""
 

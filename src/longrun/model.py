@@ -345,6 +345,96 @@ class System:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Base:
+    """The system below images: packages of a Debian suite as one layer, locked by its digest."""
+
+    name: str = doc("Name of the base, such as `debian-12-ci`; also of its file.")
+    title: str = doc("Name for people, such as `Debian 12`.", key=False)
+    suite: str = doc("Suite of the archive, such as `bookworm`.")
+    variant: str = doc(
+        "`extract` has only the named packages and what they need, not set up and without a shell; "
+        "`apt` has the essential ones and apt, set up."
+    )
+    components: tuple[str, ...] = doc("Components of the archive.", default=("main",))
+    packages: tuple[str, ...] = doc("Packages in it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseLock:
+    """What a base is made of. Written by `base` alone."""
+
+    name: str = doc("Name of the base.")
+    digest: str = doc("Digest of the uncompressed layer (`sha256:...`); empty before it is known.")
+    packages: dict[str, str] = doc("Packages with their versions.", key=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """A container image: a base, and the prefixes of a layer of the stack upon it."""
+
+    name: str = doc("Name of the image; also of its file.")
+    summary: str = doc("What it is for, in one line.")
+    base: str = doc("Its base, by name.")
+    layer: str = doc("The layer of the stack in it.")
+    together: bool = doc(
+        "Whether all interpreters are in one image, side by side; else each has its own.",
+        default=False,
+    )
+    user: str = doc("User and group that a container runs as, by number.", default="1000:1000")
+    env: dict[str, str] = doc("Environment variables beside PATH.", default_factory=dict)
+    entrypoint: tuple[str, ...] = doc(
+        "What a container starts; `{python}` is the first interpreter's program."
+    )
+    command: tuple[str, ...] = doc("Its arguments where none are given.", default=())
+    workdir: str = doc("Directory that it starts in.", default="/")
+    health: tuple[str, ...] = doc(
+        "Command that tells whether a container is well; `{python}` as above.", default=()
+    )
+    files: dict[str, str] = doc(
+        "Files that it carries: path in the image to template below `images/`.",
+        default_factory=dict,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasePlan:
+    """A base to be made, and what it must come out as."""
+
+    base: Base = doc("The base.")
+    compressor: str = doc("Step of the prefix whose interpreter compresses it.")
+    digest: str = doc("Digest of its lock; empty where it is made anew.")
+    locked: dict[str, str] = doc("Packages of its lock.", key=False, default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One layer of an image that is not its base: files of steps, below one directory."""
+
+    title: str = doc("What it is, for the image's history.")
+    compressor: str = doc("Step of the prefix whose interpreter compresses it.")
+    of: tuple[str, ...] = doc("Steps whose files it holds.", default=())
+    top: str = doc("Directory in the image, without the first `/`.", default="")
+    only: tuple[str, ...] = doc("Paths of the inputs that it takes; all without.", default=())
+    links: dict[str, str] = doc(
+        "Symbolic links: path in the image to target.", default_factory=dict
+    )
+    texts: dict[str, str] = doc("Files: path in the image to content.", default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """An image of a release."""
+
+    image: ImageSpec = doc("The image.")
+    base: str = doc("Digest of the base's layer.")
+    created: str = doc("Date of the release.")
+    labels: dict[str, str] = doc("Annotations (OCI).")
+    paths: tuple[str, ...] = doc("Directories with programs, first of all.")
+    python: str = doc("The first interpreter's program.")
+    reference: str = doc("Name and tag.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distribution:
     """One file of the index, as a lock pins it."""
 
@@ -475,6 +565,9 @@ Spec = (
     | Wheel
     | LayerPrefix
     | System
+    | BasePlan
+    | Part
+    | Built
     | Cell
     | Imports
     | Archive

@@ -56,6 +56,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "archive": ("steps/archive.py", "manifest.py"),
     "system": ("steps/system.py",),
     "imports": ("steps/imports.py",),
+    "base": ("steps/base.py", "steps/part.py", "oci/layer.py", "oci/deflate.py"),
+    "part": ("steps/part.py", "oci/layer.py", "oci/deflate.py"),
+    "image": ("steps/image.py", "oci/image.py", "oci/model.py"),
     "check": ("steps/check.py", "cage.py", "engine.py", "inside.py"),
 }
 """The code that makes each kind: its bytes are part of the key, so no edit goes unnoticed.
@@ -182,7 +185,7 @@ def make_plan(
     floor: Floor | None = None,
 ) -> Plan:
     """All steps from the sources to the archives of the given interpreters, bare or by layer."""
-    planner = _Planner(specs=specs, release=release, floor=floor or release.floor)
+    planner = Planner(specs=specs, release=release, floor=floor or release.floor)
     targets = []
     for interpreter in interpreters:
         if layers:
@@ -197,7 +200,7 @@ def make_plan(
 
 def plan_systems(specs: Specs, release: Release, systems: Iterable[System]) -> tuple[Step, ...]:
     """The steps that make the roots of systems."""
-    planner = _Planner(specs=specs, release=release, floor=release.floor)
+    planner = Planner(specs=specs, release=release, floor=release.floor)
     return tuple(planner.system(system) for system in systems)
 
 
@@ -215,7 +218,7 @@ def plan_cells(
     """
     from longrun.stack import load_stack
 
-    planner = _Planner(specs=specs, release=release, floor=release.floor)
+    planner = Planner(specs=specs, release=release, floor=release.floor)
     stacks = [(each, load_stack(specs, release, each)) for each in interpreters]
     for check in checks:
         _check_proved(check, [stack for _, stack in stacks])
@@ -234,7 +237,7 @@ def plan_imports(
     """A step for each interpreter that measures how long its packages take to import."""
     from longrun.stack import load_stack
 
-    planner = _Planner(specs=specs, release=release, floor=release.floor)
+    planner = Planner(specs=specs, release=release, floor=release.floor)
     return tuple(
         planner.imports(interpreter, load_stack(specs, release, interpreter))
         for interpreter in interpreters
@@ -254,7 +257,7 @@ def _check_proved(check: Check, stacks: list[Stack]) -> None:
             )
 
 
-class _Planner:
+class Planner:
     """Makes each step once; ``steps`` fills in an order in which they can be built."""
 
     def __init__(self, *, specs: Specs, release: Release, floor: Floor) -> None:
@@ -272,27 +275,27 @@ class _Planner:
             tag=interpreter.tag,
             provenance=provenance(prefix),
         )
-        return self._step(
+        return self.step(
             "archive",
             interpreter.name,
             self.release.name,
             archive,
             inputs=(prefix,),
-            epoch=_epoch(self.release.date),
+            epoch=epoch(self.release.date),
         )
 
     def prefix(self, interpreter: Interpreter) -> Step:
         built = self.interpreter(interpreter)
         libraries = tuple(step for step in built.inputs if step.kind == "library")
         api = self.specs.root / "specs" / "interpreters" / f"{interpreter.name}.api.toml"
-        return self._step(
+        return self.step(
             "prefix",
             interpreter.name,
             self.release.name,
             Prefix(release=self.release.name, interpreter=interpreter),
             inputs=(built, *libraries),
             data={"api": api} if api.exists() else {},
-            epoch=_epoch(self.release.date),
+            epoch=epoch(self.release.date),
         )
 
     def layer_archive(self, interpreter: Interpreter, stack: Stack, layer: str) -> Step:
@@ -304,19 +307,19 @@ class _Planner:
             layer=layer,
             provenance=provenance(prefix),
         )
-        return self._step(
+        return self.step(
             "archive",
             f"{layer}-{stack.tag}",
             self.release.name,
             archive,
             inputs=(prefix,),
-            epoch=_epoch(self.release.date),
+            epoch=epoch(self.release.date),
         )
 
     def layer(self, interpreter: Interpreter, stack: Stack, layer: str) -> Step:
         members = stack.members(layer)
         wheels = tuple(self.wheel(interpreter, stack, dist) for dist in members)
-        return self._step(
+        return self.step(
             "layer",
             f"{layer}-{stack.tag}",
             self.release.name,
@@ -327,18 +330,18 @@ class _Planner:
                 distributions={dist.name: dist.version for dist in members},
             ),
             inputs=(self.prefix(interpreter), *wheels),
-            epoch=_epoch(self.release.date),
+            epoch=epoch(self.release.date),
         )
 
     def system(self, system: System) -> Step:
-        return self._step("system", system.name, system.glibc, system, inputs=())
+        return self.step("system", system.name, system.glibc, system, inputs=())
 
     def cell(
         self, interpreter: Interpreter, stack: Stack, check: Check, system: str, content: str
     ) -> Step:
         found = {name: stack.find(name) for name in check.proves}
         outside = [] if system == "host" else [self.system(self.specs.systems[system])]
-        return self._step(
+        return self.step(
             "check",
             f"{check.name}-{stack.tag}-{system}",
             self.release.name,
@@ -360,7 +363,7 @@ class _Planner:
             if package.imports:
                 modules[package.layer][package.name] = package.imports[0]
         layers = (self.layer(interpreter, stack, layer) for layer in self.release.layers)
-        return self._step(
+        return self.step(
             "imports",
             stack.tag,
             self.release.name,
@@ -388,7 +391,7 @@ class _Planner:
             inputs += [self.wheel(interpreter, stack, needed) for needed in needs]
         else:
             inputs.append(self.interpreter(interpreter))
-        return self._step(
+        return self.step(
             "wheel",
             name,
             dist.version,
@@ -424,7 +427,7 @@ class _Planner:
             self.source(f"{interpreter.name}-{series.name}", interpreter.version, series.source)
             for series in interpreter.series
         )
-        return self._step(
+        return self.step(
             "interpreter",
             interpreter.name,
             interpreter.version,
@@ -436,11 +439,11 @@ class _Planner:
                 *self._libraries(interpreter.libraries),
             ),
             patches=interpreter.patches,
-            epoch=_epoch(interpreter.lifecycle.released),
+            epoch=epoch(interpreter.lifecycle.released),
         )
 
     def library(self, library: Library) -> Step:
-        return self._step(
+        return self.step(
             "library",
             library.name,
             library.version,
@@ -465,7 +468,7 @@ class _Planner:
 
     def toolchain(self) -> Step:
         toolchain = self.specs.toolchains[self.release.toolchain]
-        return self._step(
+        return self.step(
             "toolchain",
             toolchain.name,
             toolchain.version,
@@ -494,7 +497,7 @@ class _Planner:
             )
         return self.steps[step_id]
 
-    def _step(
+    def step(
         self,
         kind: str,
         name: str,
@@ -656,6 +659,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _epoch(date: str) -> int:
+def epoch(date: str) -> int:
+    """Midnight of an ISO date, in seconds since 1970."""
     midnight = datetime.datetime.fromisoformat(date).replace(tzinfo=datetime.UTC)
     return int(midnight.timestamp())

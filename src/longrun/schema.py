@@ -18,6 +18,8 @@ SINGULAR = {
     "packages": "package",
     "checks": "check",
     "systems": "system",
+    "bases": "base",
+    "images": "image",
 }
 
 

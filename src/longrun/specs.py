@@ -16,7 +16,10 @@ from typing import Any, TypeVar, cast
 
 from longrun.errors import SpecError
 from longrun.model import (
+    Base,
+    BaseLock,
     Check,
+    ImageSpec,
     Interpreter,
     Library,
     Lock,
@@ -36,13 +39,15 @@ KINDS: dict[str, type[Any]] = {
     "packages": Package,
     "checks": Check,
     "systems": System,
+    "bases": Base,
+    "images": ImageSpec,
 }
 """Directory below ``specs/`` to the type of its files."""
 
 MATRIX = "tests/matrix"
 """Where the programs of checks are."""
 
-LATER = ("packages", "checks", "systems")
+LATER = ("packages", "checks", "systems", "bases", "images")
 """Kinds that are read when they are asked for: there are many, and few commands need them."""
 
 
@@ -74,6 +79,30 @@ class Specs:
     def systems(self) -> Mapping[str, System]:
         """The systems that checks run in, beside the machine itself."""
         return _load_directory(self.root, "systems", System)
+
+    @cached_property
+    def bases(self) -> Mapping[str, Base]:
+        """What images stand on."""
+        return _load_directory(self.root, "bases", Base)
+
+    @cached_property
+    def images(self) -> Mapping[str, ImageSpec]:
+        """The container images."""
+        images = _load_directory(self.root, "images", ImageSpec)
+        check_images(self, images)
+        return images
+
+    def base_lock_path(self, name: str) -> Path:
+        """Where the lock of a base is, whether it exists or not."""
+        return self.root / "specs" / "locks" / "bases" / f"{name}.lock.toml"
+
+    def base_lock(self, name: str) -> BaseLock | None:
+        """The lock of a base, or None where there is none yet."""
+        path = self.base_lock_path(name)
+        if not path.is_file():
+            return None
+        label = path.relative_to(self.root).as_posix()
+        return parse_spec(path.read_text(encoding="utf-8"), BaseLock, label)
 
     def lock_path(self, release: str, tag: str) -> Path:
         """Where the lock of an interpreter is, whether it exists or not."""
@@ -274,6 +303,20 @@ def check_checks(specs: Specs, checks: Mapping[str, Check]) -> None:
             _check_names(label, f"{at}.systems", gap.systems, sorted(systems))
             if not gap.shows:
                 raise SpecError(f"{label}: {at}.shows: expected words of its log, found ''")
+
+
+def check_images(specs: Specs, images: Mapping[str, ImageSpec]) -> None:
+    """What specs of images name must be there; SpecError names file and key."""
+    layers = sorted({name for release in specs.releases.values() for name in release.layers})
+    for name, image in images.items():
+        label = f"specs/images/{name}.toml"
+        _check_names(label, "base", (image.base,), list(specs.bases))
+        _check_names(label, "layer", (image.layer,), layers)
+        for path, template in image.files.items():
+            if not (specs.root / "images" / template).is_file():
+                raise SpecError(
+                    f"{label}: files.{path}: expected a file below images/, found {template!r}"
+                )
 
 
 def _check_constraint(label: str, key: str, constraint: str) -> None:

@@ -18,11 +18,14 @@ def builders(fetcher: Fetcher, engines: Engines) -> dict[str, Callable[[Job], No
     # HTTP and all the builders: nothing that a build with nothing to do needs
     from longrun.steps import (
         archive,
+        base,
         check,
+        image,
         imports,
         interpreter,
         layer,
         library,
+        part,
         prefix,
         source,
         system,
@@ -41,5 +44,8 @@ def builders(fetcher: Fetcher, engines: Engines) -> dict[str, Callable[[Job], No
         "archive": archive.build,
         "system": partial(system.build, archives=fetcher.hosts.archives, offline=fetcher.offline),
         "imports": imports.build,
+        "base": partial(base.build, archives=fetcher.hosts.archives, offline=fetcher.offline),
+        "part": part.build,
+        "image": image.build,
         "check": partial(check.build, engines=engines),
     }

@@ -15,7 +15,7 @@ from longrun.errors import LongrunError
 from longrun.estimate import weights
 from longrun.executor import Options, Outcome, execute
 from longrun.log import Reporter, make_reporter
-from longrun.model import Archive, Cell, Interpreter, Library, Source, System
+from longrun.model import Archive, BasePlan, Cell, Interpreter, Library, Source, System
 from longrun.plan import Plan, Step
 from longrun.setup import require
 from longrun.store import Entry
@@ -130,7 +130,7 @@ def tools_of(steps: tuple[Step, ...]) -> list[str]:
     for step in steps:
         if isinstance(step.spec, Library | Interpreter):
             tools |= dict.fromkeys(step.spec.tools)
-        if isinstance(step.spec, System):
+        if isinstance(step.spec, System | BasePlan):
             tools["mmdebstrap"] = None
         if isinstance(step.spec, Cell):
             tools |= dict.fromkeys(step.spec.check.needs)

@@ -1,0 +1,175 @@
+"""``image`` and ``base``: container images with the prefixes' very bytes, and what is below."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from longrun import fs
+from longrun.errors import LongrunError, UsageError
+from longrun.imageplan import plan_base, plan_image
+from longrun.model import Base, BaseLock, Built, ImageSpec, Interpreter, Release
+from longrun.oci.image import write_archive
+from longrun.oci.model import Packed
+from longrun.oci.read import open_image
+from longrun.plan import Plan, Step, choose_release, closure
+from longrun.specs import Specs, near
+from longrun.steps.part import read
+from longrun.store import Entry
+from longrun.term import duration, paint, size
+from longrun.verbs.build import add_sums, failure, realise
+from longrun.verbs.context import Context
+
+
+def image(root: Path, arguments: argparse.Namespace) -> int:
+    """Build images into ``dist/``, and push them where that is asked for."""
+    context = Context(root)
+    release = choose_release(context.specs, arguments.release)
+    plans = [
+        plan_image(context.specs, release, each, group)
+        for each in choose_images(context.specs, arguments.name, arguments.base)
+        for group in groups(context, release, each, arguments)
+    ]
+    start = time.monotonic()
+    steps = {step.id: step for plan in plans for step in plan.steps}
+    targets = tuple(step for plan in plans for step in plan.targets)
+    plan = Plan(release=release, steps=tuple(steps.values()), targets=targets)
+    outcome = realise(context, plan, targets, arguments)
+    if outcome.failed:
+        return failure(outcome)
+    what = f"{outcome.built} steps built" if outcome.built else "nothing to build, all is cached"
+    took = duration(time.monotonic() - start)
+    print(f"\n{paint('bold', f'Longrun {release.name}')}: {what} in {took}")
+    for step in targets:
+        publish(context, step)
+        if arguments.push:
+            push_image(context, step, arguments.push)
+    return 0
+
+
+def choose_images(specs: Specs, names: list[str], base: str | None) -> tuple[ImageSpec, ...]:
+    """The named images, or all; upon another base where one is named."""
+    for name in names:
+        if name not in specs.images:
+            known = list(specs.images)
+            raise UsageError(
+                f"no image {name!r}{near(name, known)}", remedy=f"images: {', '.join(known)}"
+            )
+    chosen = tuple(specs.images[name] for name in names or specs.images)
+    if base is None:
+        return chosen
+    choose_base(specs, base)
+    return tuple(replace(each, base=base) for each in chosen)
+
+
+def groups(
+    context: Context, release: Release, spec: ImageSpec, arguments: argparse.Namespace
+) -> list[tuple[Interpreter, ...]]:
+    """The interpreters of each image to make: all in one where the spec says so, else one each."""
+    interpreters = context.interpreters(release, arguments, every=spec.together)
+    return [interpreters] if spec.together else [(each,) for each in interpreters]
+
+
+def publish(context: Context, step: Step) -> None:
+    """Put an image into ``dist/`` as one tar, unless it is there already; say how to load it."""
+    spec, packed = step.spec, layout_of(context, step)
+    assert isinstance(spec, Built)
+    name = spec.reference.replace("longrun/", "longrun-").replace(":", "-")
+    path = context.root / "dist" / f"{name}.oci.tar"
+    path.parent.mkdir(exist_ok=True)
+    if not _is_there(path, packed):
+        write_archive(packed, path, (spec.reference,))
+        add_sums(path.parent, {path.name: fs.sha256_file(path)})
+    total = sum(layer.size for layer in packed.layers)
+    print(f"\n  {paint('green', '✔')} {spec.reference}  {os.path.relpath(path)}")
+    print(f"    {packed.digest}")
+    print(f"    {len(packed.layers)} layers, {size(total)} compressed")
+
+
+def layout_of(context: Context, step: Step) -> Packed:
+    """The image of an entry."""
+    entry = context.store.get(step.key)
+    assert entry is not None, f"{step.id} was just made"
+    return open_image(entry.tree)
+
+
+def _is_there(path: Path, packed: Packed) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        return open_image(path).digest == packed.digest
+    except LongrunError:  # whatever it is, it is written anew
+        return False
+
+
+def push_image(context: Context, step: Step, registry: str) -> None:
+    """Push an image under its own name below a registry; the digest stays."""
+    raise NotImplementedError
+
+
+def base(root: Path, arguments: argparse.Namespace) -> int:
+    """Make a base anew and write its lock; show what changed."""
+    context = Context(root)
+    spec = choose_base(context.specs, arguments.name)
+    release = choose_release(context.specs, None)
+    old = context.specs.base_lock(spec.name)
+    step = plan_base(context.specs, release, spec, None)
+    with context.store.used(alone=True):
+        if entry := context.store.get(step.key):
+            context.store.remove(entry)
+    made = realise_one(context, release, step, arguments)
+    if made is None:
+        return 5
+    packages = json.loads((made.tree / "packages.json").read_text())
+    lock = BaseLock(name=spec.name, digest=read(made.tree).diff_id, packages=packages)
+    # once more, by its lock: what comes out must be the same
+    again = plan_base(context.specs, release, spec, lock)
+    if realise_one(context, release, again, arguments) is None:
+        return 5
+    path = context.specs.base_lock_path(spec.name)
+    fs.write_atomic(path, lock_text(lock))
+    show_changes(old, lock)
+    print(f"{paint('green', '✔')} {os.path.relpath(path)}  {lock.digest}  {len(packages)} packages")
+    return 0
+
+
+def choose_base(specs: Specs, name: str) -> Base:
+    """The named base."""
+    if name not in specs.bases:
+        known = list(specs.bases)
+        raise UsageError(
+            f"no base {name!r}{near(name, known)}", remedy=f"bases: {', '.join(known)}"
+        )
+    return specs.bases[name]
+
+
+def realise_one(
+    context: Context, release: Release, step: Step, arguments: argparse.Namespace
+) -> Entry | None:
+    """Build one step and what it needs."""
+    plan = Plan(release=release, steps=tuple(closure(step)), targets=(step,))
+    outcome = realise(context, plan, (step,), arguments)
+    if outcome.failed:
+        failure(outcome)
+        return None
+    return context.store.get(step.key)
+
+
+def lock_text(lock: BaseLock) -> str:
+    """A lock as TOML."""
+    rows = "".join(f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in sorted(lock.packages.items()))
+    head = "# Written by ./build.py base; do not edit.\n"
+    return f'{head}name = "{lock.name}"\ndigest = "{lock.digest}"\n\n[packages]\n{rows}'
+
+
+def show_changes(old: BaseLock | None, new: BaseLock) -> None:
+    """Say which packages a new lock adds, removes and changes."""
+    before = old.packages if old else {}
+    for name in sorted({*before, *new.packages}):
+        one, other = before.get(name), new.packages.get(name)
+        if old and one != other:
+            print(f"  {name} {one or 'absent'} -> {other or 'absent'}")
