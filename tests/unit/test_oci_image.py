@@ -238,6 +238,24 @@ def test_a_configuration_with_fewer_layers_is_refused(image, tmp_path):
     refused(tmp_path / "few.tar", "3 layers, but 2")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("Env", ["A", 1]), ("Env", {"A": 1}), ("Labels", {"a": 1}), ("Cmd", "sh"), ("User", 0)],
+)
+def test_a_base_with_a_strange_configuration_is_refused(image, key, value):
+    document = json.loads(image.config)
+    document["config"][key] = value
+    with pytest.raises(SourceError, match=f"`{key}`"):
+        image_of(replace(image, config=json.dumps(document).encode()))
+
+
+def test_a_base_with_nulls_as_docker_writes_them_is_read(image):
+    document = json.loads(image.config)
+    document["config"] = dict.fromkeys(document["config"]) | {"Env": ["A"]}
+    read = image_of(replace(image, config=json.dumps(document).encode()))
+    assert (read.config.env, read.config.entrypoint) == ({"A": ""}, ())
+
+
 @pytest.mark.parametrize("keep", [100, 5000, -30_000])
 def test_a_truncated_archive_is_refused(archive, keep):
     archive.write_bytes(archive.read_bytes()[:keep])

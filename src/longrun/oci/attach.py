@@ -15,7 +15,7 @@ from longrun.errors import SourceError
 from longrun.oci.client import Client, NotFound
 from longrun.oci.image import descriptor
 from longrun.oci.model import EMPTY, INDEX, MANIFEST, canonical_json, digest_of
-from longrun.oci.read import DIGEST, SMALL, descriptors
+from longrun.oci.read import DIGEST, SMALL, descriptors, texts
 from longrun.oci.reference import Credentials, Reference
 from longrun.oci.registry import (
     connect,
@@ -95,7 +95,7 @@ def attached(
         Artifact(
             digest=str(entry.get("digest")),
             kind=str(entry.get("artifactType", "")),
-            annotations=dict(entry.get("annotations") or {}),
+            annotations=texts(entry, "annotations", f"{reference}: what is attached"),
         )
         for entry in _referrers(client, digest)
     )
@@ -115,11 +115,9 @@ def fetch(
     subject = document.get("subject")
     if not isinstance(subject, dict) or subject.get("digest") != wanted:
         raise SourceError(f"{where} belongs to another image")
-    titles = [(entry.get("annotations") or {}).get(TITLE, "") for entry in document["layers"]]
+    titles = [texts(entry, "annotations", where).get(TITLE, "") for entry in document["layers"]]
     return tuple(
-        File(
-            name=str(title), media_type=media_type, content=get_blob(client, digest, size, LARGEST)
-        )
+        File(name=title, media_type=media_type, content=get_blob(client, digest, size, LARGEST))
         for (media_type, digest, size), title in zip(layers, titles, strict=True)
     )
 

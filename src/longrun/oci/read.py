@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from longrun.errors import SourceError
 from longrun.oci.image import blob_path
@@ -70,6 +70,8 @@ class Place:
             return file.read(size)
 
 
+T = TypeVar("T")
+
 AGAIN = "write the image again, or copy it again from where it came from"
 
 
@@ -101,8 +103,7 @@ def assemble(
 ) -> Packed:
     """An image of its checked parts; SourceError where configuration and layers do not agree."""
     document = _document(config, where)
-    root = document.get("rootfs")
-    diff_ids = _list(root if isinstance(root, dict) else {}, "diff_ids", where)
+    diff_ids = _list(_part(document, "rootfs", dict, where), "diff_ids", where)
     if len(diff_ids) != len(layers) or not all(DIGEST.fullmatch(str(d)) for d in diff_ids):
         raise SourceError(f"{where}: {len(layers)} layers, but {len(diff_ids)} in its rootfs")
     return Packed(
@@ -120,7 +121,7 @@ def assemble(
                 title=title,
             )
             for blob, diff_id, title in zip(
-                layers, diff_ids, _titles(document, len(layers)), strict=True
+                layers, diff_ids, _titles(document, len(layers), where), strict=True
             )
         ),
     )
@@ -128,24 +129,31 @@ def assemble(
 
 def image_of(image: Packed) -> Image:
     """An image's configuration, layers and annotations: what a base is, to append layers to."""
-    document = _document(image.config, image.digest)
-    run = document.get("config") or {}
-    manifest = _document(image.manifest, image.digest)
+    where = f"the configuration {image.config_digest}"
+    document = _document(image.config, where)
+    run = _part(document, "config", dict, where)
+    health = _part(run, "Healthcheck", dict, where)
+    manifest = _document(image.manifest, f"the manifest {image.digest}")
     return Image(
         config=ImageConfig(
-            created=document.get("created", ""),
-            architecture=document.get("architecture", ""),
-            user=run.get("User", ""),
-            env=dict(pair.split("=", 1) for pair in run.get("Env") or ()),
-            entrypoint=tuple(run.get("Entrypoint") or ()),
-            command=tuple(run.get("Cmd") or ()),
-            workdir=run.get("WorkingDir", ""),
-            labels=dict(run.get("Labels") or {}),
-            healthcheck=tuple((run.get("Healthcheck") or {}).get("Test") or ())[1:],
+            created=_part(document, "created", str, where),
+            architecture=_part(document, "architecture", str, where),
+            user=_part(run, "User", str, where),
+            env=_variables(_words(run, "Env", where)),
+            entrypoint=_words(run, "Entrypoint", where),
+            command=_words(run, "Cmd", where),
+            workdir=_part(run, "WorkingDir", str, where),
+            labels=texts(run, "Labels", where),
+            healthcheck=_words(health, "Test", where)[1:],
         ),
         layers=image.layers,
-        annotations=dict(manifest.get("annotations") or {}),
+        annotations=texts(manifest, "annotations", f"the manifest {image.digest}"),
     )
+
+
+def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
+    split = (pair.partition("=") for pair in pairs)
+    return {name: value for name, _, value in split}
 
 
 def verify(image: Packed) -> None:
@@ -212,7 +220,7 @@ def _descriptor(entry: object, where: str) -> tuple[str, str, int]:
 def choose(index: bytes, architecture: str, where: str) -> str:
     """The digest of the manifest for a processor, of a list with one for each."""
     for entry in _list(_document(index, where), "manifests", where):
-        platform = entry.get("platform") or {} if isinstance(entry, dict) else {}
+        platform = _part(entry, "platform", dict, where) if isinstance(entry, dict) else {}
         if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
             return _descriptor(entry, where)[1]
     raise SourceError(f"{where}: no image for linux on {architecture}")
@@ -245,10 +253,37 @@ def _list(document: dict[str, Any], key: str, where: str) -> list[Any]:
     return value
 
 
-def _titles(config: dict[str, Any], layers: int) -> list[str]:
+def _part(document: dict[str, Any], key: str, kind: type[T], where: str) -> T:
+    """What is under a key; what is missing or null is as good as empty."""
+    value = document.get(key)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise SourceError(f"{where}: `{key}`: {kind.__name__} was expected")
+    return value
+
+
+def _words(document: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    words = _part(document, key, list, where)
+    if not all(isinstance(word, str) for word in words):
+        raise SourceError(f"{where}: `{key}`: a list of str was expected")
+    return tuple(words)
+
+
+def texts(document: dict[str, Any], key: str, where: str) -> dict[str, str]:
+    """Names with values, such as labels."""
+    found = _part(document, key, dict, where)
+    if not all(isinstance(value, str) for value in found.values()):
+        raise SourceError(f"{where}: `{key}`: values of str were expected")
+    return found
+
+
+def _titles(config: dict[str, Any], layers: int, where: str) -> list[str]:
     """What made each layer; other builders may keep no history."""
-    history = [entry for entry in config.get("history") or () if not entry.get("empty_layer")]
-    titles = [str(entry.get("created_by", "")) for entry in history]
+    history = _part(config, "history", list, where)
+    if not all(isinstance(entry, dict) for entry in history):
+        raise SourceError(f"{where}: `history`: a list of dict was expected")
+    titles = [str(e.get("created_by", "")) for e in history if not e.get("empty_layer")]
     return titles if len(titles) == layers else [""] * layers
 
 
