@@ -158,6 +158,15 @@ def test_a_tampered_layer_is_named(image, layout):
     refused(layout, layer.digest, "python")
 
 
+def test_a_tampered_layer_that_unpacks_to_the_same_is_named(image, layout):
+    path = blob(layout, image.layers[1].digest)
+    content = bytearray(path.read_bytes())
+    content[4] = 1  # gzip's time
+    path.unlink()
+    path.write_bytes(content)
+    refused(layout, image.layers[1].digest, "has the digest")
+
+
 def test_a_layer_that_unpacks_to_something_else_is_named(image, tmp_path):
     wrong = replace(image.layers[0], diff_id="sha256:" + "0" * 64)
     lie = pack(Image(config=make_config(), layers=(wrong,)))
