@@ -70,12 +70,14 @@ def _verbs_that_build(verb: AddVerb) -> None:
     _release(sub, every=True)
     _running(sub)
 
-
     sub = verb("image", "build container images of a release into dist/", "image:image")
     sub.add_argument("name", nargs="*", metavar="IMAGE", help="such as ci; all without")
     _release(sub, option=True, layers=False)
     sub.add_argument("--base", metavar="NAME", help="another base than the specs say")
     sub.add_argument("--push", metavar="REGISTRY", help="push them, such as registry.example.org")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="push though a tag stands for other content"
+    )
     _running(sub)
 
     sub = verb("base", "make a base of images anew, and lock it", "image:base")

@@ -16,6 +16,8 @@ from longrun.model import Base, BaseLock, Built, ImageSpec, Interpreter, Release
 from longrun.oci.image import write_archive
 from longrun.oci.model import Packed
 from longrun.oci.read import open_image
+from longrun.oci.reference import parse_reference
+from longrun.oci.registry import push
 from longrun.plan import Plan, Step, choose_release, closure
 from longrun.specs import Specs, near
 from longrun.steps.part import read
@@ -47,7 +49,7 @@ def image(root: Path, arguments: argparse.Namespace) -> int:
     for step in targets:
         publish(context, step)
         if arguments.push:
-            push_image(context, step, arguments.push)
+            push_image(context, step, arguments.push, overwrite=arguments.overwrite)
     return 0
 
 
@@ -106,9 +108,14 @@ def _is_there(path: Path, packed: Packed) -> bool:
         return False
 
 
-def push_image(context: Context, step: Step, registry: str) -> None:
-    """Push an image under its own name below a registry; the digest stays."""
-    raise NotImplementedError
+def push_image(context: Context, step: Step, place: str, *, overwrite: bool) -> None:
+    """Push an image under its own name below a registry; the digest stays what it is here."""
+    spec = step.spec
+    assert isinstance(spec, Built)
+    reference = parse_reference(f"{place.rstrip('/')}/{spec.reference}")
+    pushed = push(layout_of(context, step), reference, overwrite=overwrite)
+    there = f", {size(pushed.present + pushed.mounted)} were there" if pushed.present else ""
+    print(f"    pushed to {reference}: {size(pushed.sent)} sent{there}")
 
 
 def base(root: Path, arguments: argparse.Namespace) -> int:
