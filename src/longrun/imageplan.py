@@ -71,9 +71,9 @@ class _Images:
 
     @property
     def compressor(self) -> Step:
-        """The prefix whose interpreter compresses every layer: the release's default."""
+        """The interpreter that compresses every layer: the release's default, bare of its date."""
         default = self.planner.release.interpreters[0]
-        return self.planner.prefix(self.specs.interpreters[default])
+        return self.planner.interpreter(self.specs.interpreters[default])
 
     def image(self, image: ImageSpec, interpreters: tuple[Interpreter, ...]) -> Step:
         release = self.planner.release
@@ -114,7 +114,9 @@ class _Images:
         bare = self.planner.prefix(interpreter)
         title = f"CPython {interpreter.version}"
         found = [self.part(f"{tag}-python", title, of=(bare,), top=top)]
-        for layer in included(self.planner.release, image.layer):
+        # the release's order: what most images have is below what few have
+        layers = included(self.planner.release, image.layer)
+        for layer in (name for name in self.planner.release.layers if name in layers):
             own = [dist for dist in stack.members(layer) if stack.layers_of(dist.name)[0] == layer]
             big = [dist for dist in own if dist.size >= BIG]
             small = [dist for dist in own if dist.size < BIG]

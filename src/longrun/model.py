@@ -401,7 +401,7 @@ class BasePlan:
     """A base to be made, and what it must come out as."""
 
     base: Base = doc("The base.")
-    compressor: str = doc("Step of the prefix whose interpreter compresses it.")
+    compressor: str = doc("Step of the interpreter that compresses it.")
     digest: str = doc("Digest of its lock; empty where it is made anew.")
     locked: dict[str, str] = doc("Packages of its lock.", key=False, default_factory=dict)
 
@@ -411,7 +411,7 @@ class Part:
     """One layer of an image that is not its base: files of steps, below one directory."""
 
     title: str = doc("What it is, for the image's history.")
-    compressor: str = doc("Step of the prefix whose interpreter compresses it.")
+    compressor: str = doc("Step of the interpreter that compresses it.")
     of: tuple[str, ...] = doc("Steps whose files it holds.", default=())
     top: str = doc("Directory in the image, without the first `/`.", default="")
     only: tuple[str, ...] = doc("Paths of the inputs that it takes; all without.", default=())

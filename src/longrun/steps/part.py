@@ -53,9 +53,9 @@ def members(job: Job, spec: Part) -> Iterator[Member]:
         )
 
 
-def compressor(job: Job, prefix: str) -> Compressor:
-    """Runs the interpreter of a prefix, whose zlib and tarfile are pinned."""
-    (python,) = (job.inputs[prefix] / "bin").glob("python3.[0-9][0-9]")
+def compressor(job: Job, interpreter: str) -> Compressor:
+    """Runs an interpreter of ours, whose zlib and tarfile are pinned."""
+    (python,) = (job.inputs[interpreter] / "bin").glob("python3.[0-9][0-9]")
     return lambda arguments: job.run([str(python), "-I", "-S", *arguments])
 
 
