@@ -45,3 +45,23 @@ def test_a_machine_without_an_index_is_told_what_to_name(checkout, site, capsys,
     found = findings(checkout, capsys)["package index"]
     assert found["state"] == "note"
     assert "index = [...]" in found["remedy"]
+
+
+def test_what_checks_of_the_matrix_run_in_is_told(checkout, site, capsys, monkeypatch):
+    site("")
+    monkeypatch.setattr("longrun.verbs.doctor.namespaces", lambda: False)
+    found = findings(checkout, capsys)["cages"]
+    assert found["state"] == "note"
+    assert "bubblewrap" in found["remedy"]
+
+
+def test_an_engine_that_refuses_is_told_with_its_reason(
+    checkout, site, capsys, tmp_path, monkeypatch
+):
+    site("")
+    socket = tmp_path / "engine.sock"
+    socket.write_text("no socket")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    assert str(socket) in findings(checkout, capsys)["engine"]["found"]
+    site('engine = "bubblewrap"')
+    assert findings(checkout, capsys)["engine"]["state"] == "ok"

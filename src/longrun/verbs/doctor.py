@@ -12,6 +12,9 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from longrun.cage import namespaces
+from longrun.config import BUBBLEWRAP
+from longrun.engine import knock, sockets
 from longrun.errors import LongrunError
 from longrun.plan import make_plan
 from longrun.run import find_tool, without_network
@@ -43,6 +46,8 @@ def doctor(root: Path, arguments: argparse.Namespace) -> int:
         *_tools(context),
         _space(context),
         _network_namespace(),
+        _cage(),
+        _engine(context),
         *_hosts(context),
         _index(context),
     ]
@@ -101,6 +106,29 @@ def _network_namespace() -> Finding:
         "builds cannot be cut off from the network: user namespaces are switched off",
         "as root: sysctl kernel.unprivileged_userns_clone=1",
     )
+
+
+def _cage() -> Finding:
+    if namespaces():
+        return Finding("cages", "ok", "checks of the matrix run in namespaces of their own")
+    return Finding(
+        "cages",
+        "note",
+        "checks of the matrix run in a session only, and in no other system",
+        "apt-get install bubblewrap; inside a container, start that with --privileged",
+    )
+
+
+def _engine(context: Context) -> Finding:
+    """The container engine that checks in other systems run in; nothing is asked of it."""
+    if context.config.engine == BUBBLEWRAP:
+        return Finding("engine", "ok", "not used: the configuration says bubblewrap")
+    refusals = {path: knock(path) for path in sockets(os.environ)}
+    answering = next((path for path, refusal in refusals.items() if not refusal), None)
+    if answering:
+        return Finding("engine", "ok", f"answers at {answering}")
+    refused = [f"{path}: {refusal}" for path, refusal in refusals.items() if os.path.exists(path)]
+    return Finding("engine", "note", "; ".join(refused) or "none; bubblewrap does without")
 
 
 def _hosts(context: Context) -> list[Finding]:
