@@ -17,7 +17,6 @@ from longrun.oci.image import write_archive
 from longrun.oci.model import Packed
 from longrun.oci.read import open_image
 from longrun.oci.reference import parse_reference
-from longrun.oci.registry import push
 from longrun.plan import Plan, Step, choose_release, closure
 from longrun.specs import Specs, near
 from longrun.steps.part import read
@@ -110,6 +109,8 @@ def _is_there(path: Path, packed: Packed) -> bool:
 
 def push_image(context: Context, step: Step, place: str, *, overwrite: bool) -> None:
     """Push an image under its own name below a registry; the digest stays what it is here."""
+    from longrun.oci.registry import push  # HTTP: nothing that an image alone needs
+
     spec = step.spec
     assert isinstance(spec, Built)
     reference = parse_reference(f"{place.rstrip('/')}/{spec.reference}")
