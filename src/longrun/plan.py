@@ -266,6 +266,7 @@ class Planner:
         self.floor = floor
         self.steps: dict[str, Step] = {}
         self._recipes: dict[str, str] = {}
+        self._known_programs: dict[str, dict[str, Path]] = {}
 
     def archive(self, interpreter: Interpreter) -> Step:
         prefix = self.prefix(interpreter)
@@ -285,6 +286,8 @@ class Planner:
         )
 
     def prefix(self, interpreter: Interpreter) -> Step:
+        if known := self.steps.get(f"prefix/{interpreter.name}"):
+            return known
         built = self.interpreter(interpreter)
         libraries = tuple(step for step in built.inputs if step.kind == "library")
         api = self.specs.root / "specs" / "interpreters" / f"{interpreter.name}.api.toml"
@@ -317,6 +320,8 @@ class Planner:
         )
 
     def layer(self, interpreter: Interpreter, stack: Stack, layer: str) -> Step:
+        if known := self.steps.get(f"layer/{layer}-{stack.tag}"):
+            return known
         members = stack.members(layer)
         wheels = tuple(self.wheel(interpreter, stack, dist) for dist in members)
         return self.step(
@@ -354,7 +359,7 @@ class Planner:
                 versions={name: dist.version for name, dist in found.items() if dist},
             ),
             inputs=(self.layer(interpreter, stack, check.layer), *outside),
-            data=programs(self.specs.root / MATRIX, check.program),
+            data=self._programs(check.program),
         )
 
     def imports(self, interpreter: Interpreter, stack: Stack) -> Step:
@@ -370,6 +375,11 @@ class Planner:
             Imports(release=self.release.name, interpreter=interpreter, modules=modules),
             inputs=(self.prefix(interpreter), *layers),
         )
+
+    def _programs(self, program: str) -> Mapping[str, Path]:
+        if program not in self._known_programs:
+            self._known_programs[program] = programs(self.specs.root / MATRIX, program)
+        return self._known_programs[program]
 
     def wheel(self, interpreter: Interpreter, stack: Stack, dist: Distribution) -> Step:
         name = f"{stack.tag}-{dist.name}"
@@ -423,6 +433,8 @@ class Planner:
         return step
 
     def interpreter(self, interpreter: Interpreter) -> Step:
+        if known := self.steps.get(f"interpreter/{interpreter.name}"):
+            return known
         series = tuple(
             self.source(f"{interpreter.name}-{series.name}", interpreter.version, series.source)
             for series in interpreter.series
