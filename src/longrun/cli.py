@@ -82,6 +82,16 @@ def _verbs_that_build(verb: AddVerb) -> None:
 
     sub = verb("base", "make a base of images anew, and lock it", "image:base")
     sub.add_argument("name", metavar="NAME", help="such as debian-12-ci")
+    sub.add_argument(
+        "--render", action="store_true", help="only print the Containerfile of an AlmaLinux base"
+    )
+    sub.add_argument(
+        "--from",
+        dest="origin",
+        default="",
+        metavar="IMAGE",
+        help="the image that a Containerfile begins from, with its digest",
+    )
     _running(sub)
 
 

@@ -346,16 +346,29 @@ class System:
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """The system below images: packages of a Debian suite as one layer, locked by its digest."""
+    """The system below images: packages of a Debian suite as one layer, locked by its digest.
+
+    Of another family there is only the Containerfile, for an engine that has a registry.
+    """
 
     name: str = doc("Name of the base, such as `debian-12-ci`; also of its file.")
     title: str = doc("Name for people, such as `Debian 12`.", key=False)
-    suite: str = doc("Suite of the archive, such as `bookworm`.")
+    # no key: no step is made of another family than the first
+    family: str = doc(
+        "`debian` is built here; `almalinux` is rendered as a Containerfile.",
+        key=False,
+        default="debian",
+    )
+    suite: str = doc("Suite of the archive, such as `bookworm`; AlmaLinux: the image's tag.")
     variant: str = doc(
         "`extract` has only the named packages and what they need, not set up and without a shell; "
-        "`apt` has the essential ones and apt, set up."
+        "`apt` has the essential ones and apt, set up. AlmaLinux: its package manager, `dnf` or "
+        "`microdnf`."
     )
-    components: tuple[str, ...] = doc("Components of the archive.", default=("main",))
+    components: tuple[str, ...] = doc(
+        "Components of the archive. AlmaLinux: repositories beside those that its image enables.",
+        default=("main",),
+    )
     packages: tuple[str, ...] = doc("Packages in it.")
 
 

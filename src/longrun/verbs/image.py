@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from longrun import fs
-from longrun.errors import LongrunError, UsageError
+from longrun.containerfile import BUILT_HERE, family_of, render
+from longrun.errors import LongrunError, SetupError, UsageError
 from longrun.imageplan import plan_base, plan_image
 from longrun.model import Base, BaseLock, Built, ImageSpec, Interpreter, Release
 from longrun.oci.image import write_archive
@@ -31,13 +32,13 @@ def image(root: Path, arguments: argparse.Namespace) -> int:
     context = Context(root)
     release = choose_release(context.specs, arguments.release)
     plans = [
-        plan_image(context.specs, release, each, group)
+        (plan_image(context.specs, release, each, group), group)
         for each in choose_images(context.specs, arguments.name, arguments.base)
         for group in groups(context, release, each, arguments)
     ]
     start = time.monotonic()
-    steps = {step.id: step for plan in plans for step in plan.steps}
-    targets = tuple(step for plan in plans for step in plan.targets)
+    steps = {step.id: step for plan, _ in plans for step in plan.steps}
+    targets = tuple(step for plan, _ in plans for step in plan.targets)
     plan = Plan(release=release, steps=tuple(steps.values()), targets=targets)
     outcome = realise(context, plan, targets, arguments)
     if outcome.failed:
@@ -45,10 +46,10 @@ def image(root: Path, arguments: argparse.Namespace) -> int:
     what = f"{outcome.built} steps built" if outcome.built else "nothing to build, all is cached"
     took = duration(time.monotonic() - start)
     print(f"\n{paint('bold', f'Longrun {release.name}')}: {what} in {took}")
-    for step in targets:
-        publish(context, step)
+    for step, (_, group) in zip(targets, plans, strict=True):
+        bill = publish(context, release, step, group)
         if arguments.push:
-            push_image(context, step, arguments.push, overwrite=arguments.overwrite)
+            push_image(context, step, bill, arguments.push, overwrite=arguments.overwrite)
     return 0
 
 
@@ -75,8 +76,15 @@ def groups(
     return [interpreters] if spec.together else [(each,) for each in interpreters]
 
 
-def publish(context: Context, step: Step) -> None:
-    """Put an image into ``dist/`` as one tar, unless it is there already; say how to load it."""
+def publish(
+    context: Context, release: Release, step: Step, interpreters: tuple[Interpreter, ...]
+) -> Path:
+    """Put an image into ``dist/`` as one tar, unless it is there already, and what it is made of.
+
+    Returns where the bill of materials is.
+    """
+    from longrun.sbom import bill_of_materials  # 150 ms that a base does not need
+
     spec, packed = step.spec, layout_of(context, step)
     assert isinstance(spec, Built)
     name = spec.reference.replace("longrun/", "longrun-").replace(":", "-")
@@ -85,10 +93,18 @@ def publish(context: Context, step: Step) -> None:
     if not _is_there(path, packed):
         write_archive(packed, path, (spec.reference,))
         add_sums(path.parent, {path.name: fs.sha256_file(path)})
+    bill = path.with_name(f"{name}.cdx.json")
+    fs.write_atomic(
+        bill,
+        bill_of_materials(context.specs, release, spec.image, interpreters, packed.digest),
+    )
+    add_sums(bill.parent, {bill.name: fs.sha256_file(bill)})
     total = sum(layer.size for layer in packed.layers)
     print(f"\n  {paint('green', '✔')} {spec.reference}  {os.path.relpath(path)}")
     print(f"    {packed.digest}")
     print(f"    {len(packed.layers)} layers, {size(total)} compressed")
+    print(f"    made of: {os.path.relpath(bill)}")
+    return bill
 
 
 def layout_of(context: Context, step: Step) -> Packed:
@@ -107,9 +123,15 @@ def _is_there(path: Path, packed: Packed) -> bool:
         return False
 
 
-def push_image(context: Context, step: Step, place: str, *, overwrite: bool) -> None:
-    """Push an image under its own name below a registry; the digest stays what it is here."""
-    from longrun.oci.registry import push  # HTTP: nothing that an image alone needs
+def push_image(context: Context, step: Step, bill: Path, place: str, *, overwrite: bool) -> None:
+    """Push an image under its own name below a registry, and attach its bill of materials.
+
+    The digest stays what it is here.
+    """
+    # HTTP: nothing that an image alone needs
+    from longrun.oci.attach import File, attach
+    from longrun.oci.registry import push
+    from longrun.sbom import KIND
 
     spec = step.spec
     assert isinstance(spec, Built)
@@ -117,12 +139,23 @@ def push_image(context: Context, step: Step, place: str, *, overwrite: bool) -> 
     pushed = push(layout_of(context, step), reference, overwrite=overwrite)
     there = f", {size(pushed.present + pushed.mounted)} were there" if pushed.present else ""
     print(f"    pushed to {reference}: {size(pushed.sent)} sent{there}")
+    file = File(name=bill.name, media_type=KIND, content=bill.read_bytes())
+    created = {"org.opencontainers.image.created": f"{spec.created}T00:00:00Z"}
+    made = attach(reference.at(pushed.digest), KIND, (file,), annotations=created)
+    print(f"    attached {bill.name}: {made.digest}")
 
 
 def base(root: Path, arguments: argparse.Namespace) -> int:
-    """Make a base anew and write its lock; show what changed."""
+    """Make a base anew and write its lock, or print its Containerfile; show what changed."""
     context = Context(root)
     spec = choose_base(context.specs, arguments.name)
+    if family_of(spec) != BUILT_HERE:
+        return containerfile(context, spec, arguments)
+    if arguments.render or arguments.origin:
+        raise UsageError(
+            f"base {spec.name}: is made of packages, not from a Containerfile",
+            remedy=f"./build.py base {spec.name}",
+        )
     release = choose_release(context.specs, None)
     old = context.specs.base_lock(spec.name)
     step = plan_base(context.specs, release, spec, None)
@@ -142,6 +175,19 @@ def base(root: Path, arguments: argparse.Namespace) -> int:
     fs.write_atomic(path, lock_text(lock))
     show_changes(old, lock)
     print(f"{paint('green', '✔')} {os.path.relpath(path)}  {lock.digest}  {len(packages)} packages")
+    return 0
+
+
+def containerfile(context: Context, spec: Base, arguments: argparse.Namespace) -> int:
+    """Print the Containerfile of a base that is not made here; SetupError without --render."""
+    if not arguments.render:
+        raise SetupError(
+            f"base {spec.name}: nothing was built: that takes a container engine, and a registry "
+            f"with the image that it begins from; only {BUILT_HERE} bases are made here",
+            remedy=f"./build.py base {spec.name} --render --from IMAGE@sha256:... > Containerfile, "
+            "then `podman build .` or `docker build .` where there are both",
+        )
+    print(render(context.root, spec, arguments.origin), end="")
     return 0
 
 
