@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from longrun.errors import SpecError
 from longrun.model import (
@@ -31,6 +32,9 @@ BIG = 4_000_000
 
 TOP = "opt/longrun"
 """Where the prefixes are in an image, by interpreter tag."""
+
+MARKED = (*sorted(map(str, PurePosixPath(MARKER).parents))[1:], MARKER)
+"""The marker and the directories above it: a layer that leaves these out changes their mode."""
 
 
 def plan_base(specs: Specs, release: Release, base: Base, lock: BaseLock | None) -> Step:
@@ -131,7 +135,7 @@ class _Images:
         prefix = self.planner.layer(interpreter, stack, image.layer)
         title = f"marker of {prefix.name}"
         found.append(
-            self.part(f"{tag}-{image.layer}-marker", title, of=(prefix,), top=top, only=(MARKER,))
+            self.part(f"{tag}-{image.layer}-marker", title, of=(prefix,), top=top, only=MARKED)
         )
         return found
 
