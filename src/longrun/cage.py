@@ -1,8 +1,8 @@
 """Where a check runs: no network but loopback, no home, no rights, nothing writable but its own.
 
-A cage is made of kernel namespaces by bubblewrap, in the machine's own system or in another root,
-or by a container engine (see ``engine``) in another root.
-Where the kernel or a container forbids them, the machine's own system still gives a session.
+A cage is made of kernel namespaces by bubblewrap, in the machine's own system or in another root;
+or by a container engine (see ``engine``) in another root. Where the kernel or a container forbids
+both, the machine's own system still gives a session.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class Cage:
         """The command that opens a shell where a check would run."""
         inner = self._inner(NAMESPACES)
         python = inner.prefix / "bin"
+        # a person's shell wants the terminal, which a new session has not got
         words = [word for word in self._before(NAMESPACES) if word != "--new-session"]
         return [
             *words,
