@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """What container images cost: size, time to make, bytes of an update, time to start.
 
-    ./benchmarks/images.py [--image NAME]... [--runs 7]
+    ENVIRONMENT/bin/python benchmarks/images.py [--image NAME]... [--runs 7]
+
+ENVIRONMENT is Longrun's own, below ~/.cache/longrun/environments.
 
 Every image has to be built before (./build.py image does that); containers need Podman, and root.
 Times are of one run on this machine, and what is compared runs in turn: read the ratios.
@@ -146,7 +148,7 @@ def builds(store: Store, images: dict[str, Step], checkout: Path) -> None:
         with empty_cache(store) as cache:
             for what in ("nothing of it there", "nothing to do"):
                 took = seconds(
-                    [sys.executable, str(checkout / "build.py"), "image", name, "--offline"],
+                    [str(checkout / "build.py"), "image", name, "--offline"],
                     LONGRUN_CACHE=str(cache),
                 )
                 more = f"{took / plain:>5.2f} of gzip" if what != "nothing to do" else ""
