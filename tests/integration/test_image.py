@@ -47,6 +47,8 @@ IMAGES = {
 }
 """Their layers of the stack, and their interpreters."""
 
+pytestmark = pytest.mark.images
+
 TOP = "opt/longrun/"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount, or start an engine")
 

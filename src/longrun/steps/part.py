@@ -54,9 +54,12 @@ def members(job: Job, spec: Part) -> Iterator[Member]:
 
 
 def compressor(job: Job, interpreter: str) -> Compressor:
-    """Runs an interpreter of ours, whose zlib and tarfile are pinned."""
+    """Runs an interpreter of ours, whose zlib and tarfile are pinned.
+
+    It stands in the store, and root could write bytecode there: ``-B``.
+    """
     (python,) = (job.inputs[interpreter] / "bin").glob("python3.[0-9][0-9]")
-    return lambda arguments: job.run([str(python), "-I", "-S", *arguments])
+    return lambda arguments: job.run([str(python), "-I", "-S", "-B", *arguments])
 
 
 def write(out: Path, blob: LayerBlob) -> None:
