@@ -79,6 +79,8 @@ class Image:
             with self.engine.container(client, self.id, cage, command, labels) as container:
                 client.start(container)
                 status = self._wait(client, container, seconds)
+                if self.engine.stopped.is_set():  # whichever is told first, its end or its removal
+                    raise BuildError("interrupted")
                 if status:
                     said = client.logs(container).decode("utf-8", "replace").strip()
                     raise BuildError(f"its container ended with exit status {status}: {said}")
