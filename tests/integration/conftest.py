@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +51,10 @@ class Prefix:
         while todo:
             step = todo.pop()
             if step.id == step_id:
+                # what a cached prefix was made of may have been collected
+                if self.store.get(step.key) is None:
+                    command = [sys.executable, "-m", "longrun", "build", "--step", step_id]
+                    subprocess.run(command, cwd=ROOT, check=True)
                 entry = self.store.get(step.key)
                 assert entry is not None, f"{step_id} is not in the store"
                 return entry.tree

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -180,6 +181,8 @@ class Door:
     def begin(self, *words: str) -> str:
         """Start a macro; its number."""
         scene.wait_for("door at rest", lambda: self.state() != tango.DevState.RUNNING)
+        # numbers begin again with the server
+        self.macros.clear()
         (started,) = self.proxy.RunMacro(list(words))
         return ElementTree.fromstring(started).find("macro").get("id")
 
@@ -193,6 +196,17 @@ class Door:
         scene.wait_for("end of a macro", lambda: self.macros.get(number) in ends, 40)
         scene.wait_for("door at rest", lambda: self.state() != tango.DevState.RUNNING)
         return self.macros[number]
+
+    def listen(self) -> None:
+        """Run macros until the end of one is told: what came before the subscription is not."""
+
+        def told() -> bool:
+            number = self.begin("lsenv")
+            scene.wait_for("door at rest", lambda: self.state() != tango.DevState.RUNNING)
+            time.sleep(0.5)
+            return not self.lost and self.macros.get(number) == "finish"
+
+        scene.wait_for("events", told, 60)
 
     def run(self, *words: str) -> list[str]:
         """Run a macro; what it put out."""
@@ -308,6 +322,7 @@ def main() -> None:
             scene.wait_for("server", up, 60)
             elements()
             door = Door()
+            door.listen()
             door.run("senv", "ActiveMntGrp", "group")
             macros(door)
             interrupts(door)
@@ -317,8 +332,8 @@ def main() -> None:
             scene.wait_for("the loss is told", lambda: door.lost, 60)
         with sardana(directory) as server:
             scene.wait_for("server again", up, 60)
-            # events are lost until Tango has subscribed again, which it tries every ten seconds
-            scene.wait_for("events again", lambda: not door.lost, 60)
+            # Tango tries to subscribe again every ten seconds
+            door.listen()
             # the macro server asks the pool for them, after it is up
             scene.wait_for("its motors", lambda: "fast" in "".join(door.run("lsm")))
             text = "\n".join(door.run("lsenv"))
