@@ -27,6 +27,7 @@ class Config:
     are the addresses of the Python package index (``https://host/simple``; ``file:///directory``),
     in place of those that pip is configured with. ``jobs`` is 0 where the machine decides.
     ``engine`` says what runs checks in other systems: ``auto``, ``container`` or ``bubblewrap``.
+    ``signing_key`` is the key that images are signed with, None where they are not.
     ``file`` is the file that was read, or where one would be.
     """
 
@@ -36,6 +37,7 @@ class Config:
     cache: Path
     jobs: int = 0
     engine: str = AUTO
+    signing_key: Path | None = None
     file: Path
 
 
@@ -57,6 +59,7 @@ def load_config(environ: Mapping[str, str], *, system: Path = SYSTEM_FILE) -> Co
         cache=_cache(file, table, environ),
         jobs=_jobs(file, table),
         engine=_engine(file, table),
+        signing_key=_path(file, table, "signing_key", environ),
         file=file,
     )
 
@@ -143,13 +146,20 @@ def is_index_address(text: str) -> bool:
 def _cache(file: Path, table: Mapping[str, Any], environ: Mapping[str, str]) -> Path:
     if named := environ.get("LONGRUN_CACHE"):
         return Path(named).absolute()
-    value = table.get("cache")
+    named = _path(file, table, "cache", environ)
+    return named or _xdg(environ, "XDG_CACHE_HOME", ".cache") / "longrun"
+
+
+def _path(
+    file: Path, table: Mapping[str, Any], key: str, environ: Mapping[str, str]
+) -> Path | None:
+    value = table.get(key)
     if value is None:
-        return _xdg(environ, "XDG_CACHE_HOME", ".cache") / "longrun"
+        return None
     if isinstance(value, str) and value.startswith("~/"):
         return _home(environ) / value[2:]
     if not isinstance(value, str) or not Path(value).is_absolute():
-        raise _wrong(file, "cache", "a directory that begins with / or ~/", value)
+        raise _wrong(file, key, "a path that begins with / or ~/", value)
     return Path(value)
 
 

@@ -46,20 +46,25 @@ def output(
 
 
 def outcome(
-    argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    argv: list[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: Path | None = None,
 ) -> tuple[int, str, str]:
     """Exit status, output and complaint of a program; SetupError where it is missing."""
     try:
-        done = subprocess.run(
-            argv,
-            env=env,
-            cwd=cwd,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
+        with (stdin or Path(os.devnull)).open("rb") as source:
+            done = subprocess.run(
+                argv,
+                env=env,
+                cwd=cwd,
+                check=False,
+                stdin=source,
+                capture_output=True,
+                text=True,
+                errors="replace",
+            )
     except FileNotFoundError as error:
         raise SetupError(f"{argv[0]}: not found") from error
     return done.returncode, done.stdout, done.stderr

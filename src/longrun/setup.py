@@ -65,6 +65,8 @@ TOOLS: dict[str, Tool] = {
         Tool("redis-server", "redis-server", "redis", "matrix: a Redis server"),
         Tool("mosquitto", "mosquitto", "mosquitto", "matrix: an MQTT broker"),
         Tool("cc", "gcc libc6-dev", "gcc glibc-devel", "matrix: xtrack compiles at run time"),
+        # images
+        Tool("ssh-keygen", "openssh-client", "openssh", "images: signs them, and checks that"),
         # the tests of a built prefix
         Tool("gcc", "gcc", "gcc", "tests: what consoles compile extensions with"),
         Tool(
@@ -130,6 +132,7 @@ TEST_TOOLS = (
     "docker-registry",
     "skopeo",
     "readelf",
+    "ssh-keygen",
     "openssl",
     "zstd",
     "git",

@@ -36,7 +36,7 @@ def test_every_key(home: dict[str, str], tmp_path: Path) -> None:
         'archives = ["http://deb.site.example/debian/"]\n'
         'mirrors = ["https://files.site.example/sources"]\n'
         'index = ["https://index.site.example/simple/"]\n'
-        'cache = "~/c"\njobs = 3\n',
+        'cache = "~/c"\njobs = 3\nsigning_key = "~/.ssh/images"\n',
     )
     assert load_config(home) == Config(
         archives=("http://deb.site.example/debian",),
@@ -44,6 +44,7 @@ def test_every_key(home: dict[str, str], tmp_path: Path) -> None:
         index=("https://index.site.example/simple",),
         cache=tmp_path / "c",
         jobs=3,
+        signing_key=tmp_path / ".ssh/images",
         file=file,
     )
 
@@ -83,7 +84,8 @@ def test_where_the_cache_is(home: dict[str, str], tmp_path: Path) -> None:
         ("jobs = '2'", r"jobs: expected a whole number.*found '2'"),
         ("jobs = true", r"jobs: expected a whole number.*found True"),
         ("jobs = -1", r"jobs: expected"),
-        ("cache = 'rel'", r"cache: expected a directory that begins with / or ~/, found 'rel'"),
+        ("cache = 'rel'", r"cache: expected a path that begins with / or ~/, found 'rel'"),
+        ("signing_key = 3", r"signing_key: expected a path that begins with / or ~/, found 3"),
         ("archives = 'http://x'", r"archives: expected a list"),
         ("archives = ['http://x', 3]", r"archives\[1\]: expected an http or https address"),
         ("mirrors = ['ftp://x/y']", r"mirrors\[0\]: expected an http or https address"),
