@@ -1,13 +1,14 @@
 """From images to steps: what is a layer of its own, so that images and releases share it.
 
-An interpreter is a layer, each big distribution is, and what is small goes together by the layer
-of the stack that it came in with. None of them names a release: a new one that changes a package
-changes that layer, and the last, which has the marker.
+An interpreter is a layer, each big distribution is, and what is small goes into one of a few
+layers, by the layer of the stack that it came in with and by its name. None of them names a
+release: a new one that changes a package changes that layer, and the last, which has the marker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -17,6 +18,7 @@ from longrun.model import (
     BaseLock,
     BasePlan,
     Built,
+    Distribution,
     ImageSpec,
     Interpreter,
     Part,
@@ -27,8 +29,14 @@ from longrun.seal import MARKER
 from longrun.specs import Specs
 from longrun.stack import Stack, included, load_stack
 
-BIG = 4_000_000
+BIG = 2_000_000
 """Bytes of a wheel from which on it is a layer of its own."""
+
+BUCKETS = 8
+"""Layers that the small distributions of one layer of the stack go into."""
+
+LIMIT = 127
+"""Layers that an engine takes: those of Docker, whose file system has no more in one mount."""
 
 TOP = "opt/longrun"
 """Where the prefixes are in an image, by interpreter tag."""
@@ -89,6 +97,12 @@ class _Images:
             )
         stacks = [(each, load_stack(self.specs, release, each)) for each in interpreters]
         parts = [part for each, stack in stacks for part in self.parts(image, each, stack)]
+        if len(parts) + 2 > LIMIT:
+            raise SpecError(
+                f"specs/images/{image.name}.toml: the image would have {len(parts) + 2} layers, "
+                f"and engines take {LIMIT}",
+                remedy="fewer interpreters in one image: --python, or together = false",
+            )
         tags = [each.tag for each in interpreters]
         first = interpreters[0]
         return self.planner.step(
@@ -117,21 +131,16 @@ class _Images:
         tag, top = stack.tag, f"{TOP}/{stack.tag}"
         bare = self.planner.prefix(interpreter)
         title = f"CPython {interpreter.version}"
-        found = [self.part(f"{tag}-python", title, of=(bare,), top=top)]
+        # its marker names the release, and the last layer has another one at that place
+        found = [self.part(f"{tag}-python", title, of=(bare,), top=top, without=(MARKER,))]
         # the release's order: what most images have is below what few have
         layers = included(self.planner.release, image.layer)
         for layer in (name for name in self.planner.release.layers if name in layers):
             own = [dist for dist in stack.members(layer) if stack.layers_of(dist.name)[0] == layer]
-            big = [dist for dist in own if dist.size >= BIG]
-            small = [dist for dist in own if dist.size < BIG]
-            for dist in big:
-                wheel = self.planner.wheel(interpreter, stack, dist)
-                name, title = f"{tag}-{dist.name}", f"{dist.name} {dist.version} ({tag})"
-                found.append(self.part(name, title, of=(wheel,), top=top))
-            if small:
-                wheels = tuple(self.planner.wheel(interpreter, stack, dist) for dist in small)
-                title = f"{len(small)} small distributions of {layer} ({tag})"
-                found.append(self.part(f"{tag}-{layer}-small", title, of=wheels, top=top))
+            for name, dists in groups(layer, own).items():
+                title = f"{tag}: {', '.join(f'{dist.name} {dist.version}' for dist in dists)}"
+                wheels = tuple(self.planner.wheel(interpreter, stack, dist) for dist in dists)
+                found.append(self.part(f"{tag}-{name}", title, of=wheels, top=top))
         prefix = self.planner.layer(interpreter, stack, image.layer)
         title = f"marker of {prefix.name}"
         found.append(
@@ -162,6 +171,7 @@ class _Images:
         of: tuple[Step, ...] = (),
         top: str = "",
         only: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
         links: Mapping[str, str] | None = None,
         texts: Mapping[str, str] | None = None,
     ) -> Step:
@@ -176,6 +186,7 @@ class _Images:
                 of=tuple(step.id for step in of),
                 top=top,
                 only=only,
+                without=without,
                 links=dict(links or {}),
                 texts=dict(texts or {}),
             ),
@@ -201,6 +212,24 @@ class _Images:
             # what the prefixes are made from, to the last byte: their keys
             f"{prefix}revision": "-".join(step.key[:16] for step in prefixes),
         }
+
+
+def groups(layer: str, dists: Sequence[Distribution]) -> dict[str, list[Distribution]]:
+    """Which distributions of a layer of the stack share a layer of the image, by its name.
+
+    A small one's place depends on its name alone, so one that comes or goes moves no other.
+    """
+    big = {dist.name: [dist] for dist in dists if dist.size >= BIG}
+    small: dict[str, list[Distribution]] = {}
+    for dist in dists:
+        if dist.size < BIG:
+            small.setdefault(f"{layer}-small-{bucket(dist.name)}", []).append(dist)
+    return big | dict(sorted(small.items()))
+
+
+def bucket(name: str) -> int:
+    """The bucket of a small distribution, from 1 on."""
+    return hashlib.sha256(name.encode()).digest()[0] % BUCKETS + 1
 
 
 def reference(image: ImageSpec, release: Release, interpreters: tuple[Interpreter, ...]) -> str:

@@ -428,6 +428,7 @@ class Part:
     of: tuple[str, ...] = doc("Steps whose files it holds.", default=())
     top: str = doc("Directory in the image, without the first `/`.", default="")
     only: tuple[str, ...] = doc("Paths of the inputs that it takes; all without.", default=())
+    without: tuple[str, ...] = doc("Paths of the inputs that it leaves out.", default=())
     links: dict[str, str] = doc(
         "Symbolic links: path in the image to target.", default_factory=dict
     )

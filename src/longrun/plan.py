@@ -56,8 +56,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "archive": ("steps/archive.py", "manifest.py"),
     "system": ("steps/system.py",),
     "imports": ("steps/imports.py",),
-    "base": ("steps/base.py", "steps/part.py", "oci/layer.py", "oci/deflate.py"),
-    "part": ("steps/part.py", "oci/layer.py", "oci/deflate.py"),
+    "base": ("steps/base.py", "steps/blob.py", "oci/layer.py", "oci/deflate.py"),
+    "part": ("steps/part.py", "steps/blob.py", "oci/layer.py", "oci/deflate.py"),
     "image": ("steps/image.py", "oci/image.py", "oci/model.py"),
     "check": ("steps/check.py", "cage.py", "engine.py", "inside.py"),
 }

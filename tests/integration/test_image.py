@@ -636,7 +636,7 @@ def test_a_change_of_one_package_sends_that_package(elsewhere, store, registry, 
     sent = blobs(registry) - before - {now.digest, now.config_digest}
     assert {now.digest, now.config_digest} <= blobs(registry) - before
     assert {titles[digest] for digest in sent & set(titles)} == {
-        f"{PACKAGE} {VERSION} (cp313)",
+        f"cp313: {PACKAGE} {VERSION}",
         "marker of base-cp313",
     }
     # what the image is made of, attached to it

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from stack_maker import give_stack
+from stack_maker import distribution, give_package, give_stack
 
 from longrun.cli import main
 from longrun.errors import SpecError
-from longrun.imageplan import plan_image
+from longrun.imageplan import BUCKETS, plan_image
 from longrun.model import Built, Part
 from longrun.plan import Plan
 
@@ -71,6 +71,10 @@ def layers(plan: Plan) -> dict[str, str]:
     return {step.id: step.key for step in image.inputs}
 
 
+SMALL = ("part/cp313-controls-small-3", "part/cp313-controls-small-6")
+"""Of pyparsing and tracker."""
+
+
 def test_a_big_distribution_is_a_layer_and_small_ones_go_by_where_they_came_in(give, plan):
     give("ci")
     assert list(layers(plan("ci"))) == [
@@ -78,7 +82,7 @@ def test_a_big_distribution_is_a_layer_and_small_ones_go_by_where_they_came_in(g
         "part/cp313-python",
         "part/cp313-numpy",
         "part/cp313-pyepics",
-        "part/cp313-controls-small",
+        *SMALL,
         "part/cp313-controls-marker",
         "part/ci-cp313-files",
     ]
@@ -94,7 +98,7 @@ def test_images_of_other_layers_share_all_that_they_have_in_common(give, plan):
         "part/cp313-python",
         "part/cp313-numpy",
         "part/cp313-pyepics",
-        "part/cp313-controls-small",
+        *SMALL,
     ]
 
 
@@ -105,6 +109,44 @@ def test_a_change_of_one_package_changes_its_layer_and_the_marker(checkout, give
     after = layers(plan("ci"))
     changed = [name for name in after if before[name] != after[name]]
     assert changed == ["part/cp313-pyepics", "part/cp313-controls-marker"]
+
+
+def test_a_change_of_a_small_package_changes_those_of_its_bucket(checkout, give, plan):
+    give("ci")
+    before = layers(plan("ci"))
+    checkout.replace("specs/locks/2026.1/cp313.lock.toml", '"3.3.3"', '"3.3.4"')
+    after = layers(plan("ci"))
+    changed = [name for name in after if before[name] != after[name]]
+    assert changed == [SMALL[1], "part/cp313-controls-marker"]
+
+
+def test_a_small_package_that_comes_moves_no_other(give, plan, checkout):
+    give("ci")
+    before = layers(plan("ci"))
+    for number in range(20):
+        give_package(checkout.root, f"extra-{number}", "controls", why="more")
+    lock = checkout.root / "specs/locks/2026.1/cp313.lock.toml"
+    more = [distribution("cp313", f"extra-{n}", "1.0", size=1000) for n in range(20)]
+    lock.write_text(lock.read_text() + "".join(more))
+    after = plan("ci")
+    holders = {
+        wheel: step.id
+        for step in after.steps
+        if isinstance(step.spec, Part)
+        for wheel in step.spec.of
+        if wheel.startswith("wheel/")
+    }
+    assert len(set(holders.values())) == 2 + BUCKETS
+    assert (holders["wheel/cp313-tracker"], holders["wheel/cp313-pyparsing"]) == SMALL
+    order = list(layers(after))
+    assert [name for name in order if name in before] == list(before)
+
+
+def test_an_image_of_more_layers_than_engines_take(give, plan, monkeypatch):
+    give("ci")
+    monkeypatch.setattr("longrun.imageplan.LIMIT", 7)
+    with pytest.raises(SpecError, match=r"ci\.toml: the image would have 8 layers, and engines"):
+        plan("ci")
 
 
 def test_a_new_release_changes_nothing_but_interpreter_and_marker(checkout, give, plan):

@@ -10,8 +10,8 @@ from longrun.errors import BuildError, SetupError, SourceError
 from longrun.model import BasePlan
 from longrun.oci.layer import compress_layer
 from longrun.run import find_tool
+from longrun.steps.blob import BLOB, compressor, write
 from longrun.steps.job import Job
-from longrun.steps.part import BLOB, compressor, write
 
 LISTS = {
     "extract": 'for deb in "$1"/var/cache/apt/archives/*.deb; do dpkg-deb --show "$deb"; done',

@@ -5,8 +5,8 @@ from __future__ import annotations
 from longrun.model import Built
 from longrun.oci.image import blob_path, pack, write_layout
 from longrun.oci.model import Image, ImageConfig, LayerBlob
+from longrun.steps.blob import read
 from longrun.steps.job import Job
-from longrun.steps.part import read
 
 PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 

@@ -20,7 +20,7 @@ from longrun.oci.read import open_image
 from longrun.oci.reference import parse_reference
 from longrun.plan import Plan, Step, choose_release, closure
 from longrun.specs import Specs, near
-from longrun.steps.part import read
+from longrun.steps.blob import read
 from longrun.store import Entry
 from longrun.term import duration, paint, size
 from longrun.verbs.build import add_sums, failure, realise
