@@ -78,7 +78,28 @@ def _verbs_that_build(verb: AddVerb) -> None:
     sub.add_argument(
         "--overwrite", action="store_true", help="push though a tag stands for other content"
     )
+    sub.add_argument(
+        "--sign", type=Path, metavar="KEY", help="sign them with an SSH key; signing_key without"
+    )
     _running(sub)
+
+    sub = verb(
+        "image-verify", "check who signed an image, and every layer of it", "image_verify:run"
+    )
+    sub.add_argument(
+        "image", metavar="IMAGE", help="registry.example.org/longrun/ci:2026.1, or an archive"
+    )
+    sub.add_argument(
+        "--allowed-signers",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="whose signatures count, as ssh-keygen(1) has it",
+    )
+    sub.add_argument(
+        "--identity", default="", metavar="NAME", help="who must have signed; any of FILE without"
+    )
+    _json(sub)
 
     sub = verb("base", "make a base of images anew, and lock it", "image:base")
     sub.add_argument("name", metavar="NAME", help="such as debian-12-ci")

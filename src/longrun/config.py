@@ -146,8 +146,8 @@ def is_index_address(text: str) -> bool:
 def _cache(file: Path, table: Mapping[str, Any], environ: Mapping[str, str]) -> Path:
     if named := environ.get("LONGRUN_CACHE"):
         return Path(named).absolute()
-    named = _path(file, table, "cache", environ)
-    return named or _xdg(environ, "XDG_CACHE_HOME", ".cache") / "longrun"
+    path = _path(file, table, "cache", environ)
+    return path or _xdg(environ, "XDG_CACHE_HOME", ".cache") / "longrun"
 
 
 def _path(

@@ -43,6 +43,10 @@ class Failed(Exception):
     """Why an address does not give the file; it is of no use to try it again."""
 
 
+class Mismatch(Failed):
+    """The address gives other bytes than the pinned ones."""
+
+
 class Transient(Exception):
     """Why an address did not give the file this time; it may well do so the next time."""
 
@@ -144,7 +148,7 @@ def download(
             return
         part.discard()
         if last or pieces == 1:
-            raise Failed(f"its sha256 is {found}, not the pinned {sha256}")
+            raise Mismatch(f"its sha256 is {found}, not the pinned {sha256}")
 
 
 def _complete(
@@ -194,7 +198,7 @@ def _request(
         for chunk in chunks(response):
             if part.length + len(chunk) > size:
                 part.discard()
-                raise Failed(f"it sends more than the pinned {size} bytes")
+                raise Mismatch(f"it sends more than the pinned {size} bytes")
             part.append(chunk)
             progress(part.length, size)
     if part.length < size:
@@ -222,7 +226,7 @@ def _accept(response: requests.Response, part: Part, size: int) -> None:
     else:
         raise Failed(f"HTTP {response.status_code}")
     if total.isdigit() and int(total) != size:
-        raise Failed(f"it has {total} bytes, and {size} are pinned")
+        raise Mismatch(f"it has {total} bytes, and {size} are pinned")
 
 
 def read_small(url: str, *, limit: int, unreachable: Unreachable) -> bytes:

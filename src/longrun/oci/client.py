@@ -101,10 +101,10 @@ class Client:
                     if tries == 1:
                         raise
                     if failures == tries:
-                        raise self.error(f"{what}: {error} (tried {tries} times)") from None
+                        raise self.tired(what, error) from None
                     wait(failures, error)
                 except download.Failed as error:
-                    raise self.error(f"{what}: {error}", remedy=REACH) from None
+                    raise self.failed(what, error) from None
                 else:
                     yield response
                     return
@@ -150,6 +150,14 @@ class Client:
                 time.sleep(busy.seconds)
             raise busy
         return response
+
+    def tired(self, what: str, error: download.Transient) -> RegistryError:
+        """The error where something did not come through, however often it was tried."""
+        return self.error(f"{what}: {error} (tried {TRIES} times)", remedy=remedy_of(error))
+
+    def failed(self, what: str, error: download.Failed) -> RegistryError:
+        """The error where there is no use in trying again."""
+        return self.error(f"{what}: {error}", remedy=remedy_of(error))
 
     def error(
         self, message: str, *, remedy: str = "", kind: type[RegistryError] = RegistryError
@@ -253,7 +261,8 @@ class Client:
                 raise self._denied(reason)
             if response.status_code == 404:
                 raise NotFound(self.error(reason).message, remedy="look at name and tag")
-            raise self.error(reason)
+            remedy = SMALLER if response.status_code == TOO_LARGE else TELL
+            raise self.error(reason, remedy=remedy)
 
     def _reason(self, response: requests.Response) -> str:
         """What a registry says in words: code and message of its first error."""
@@ -277,7 +286,28 @@ class Client:
         )
 
 
-REACH = "look at the name, the network, and SSL_CERT_FILE if the site has its own authority"
+TOO_LARGE = 413
+REACH = (
+    "look at the name and the network; a proxy is in HTTPS_PROXY, and in NO_PROXY who needs none"
+)
+TRUST = (
+    "SSL_CERT_FILE=FILE names the certificates (PEM) of the site's own authority; or add it to "
+    "those that the machine trusts (docs/how-to/trust-a-private-ca.md)"
+)
+PLAIN = "write http:// before the name if the registry has no TLS, and nobody else is on that line"
+LATER = "try again later: what is there already is not sent again"
+TELL = "tell who runs the registry: its log says more"
+SMALLER = "let larger requests pass in the proxy before it (nginx: client_max_body_size 0)"
+
+
+def remedy_of(error: Exception) -> str:
+    """What to do about a registry that cannot be reached, or does not answer as it should."""
+    said = str(error).upper().replace(" ", "_")
+    if "CERTIFICATE" in said:
+        return TRUST
+    if "WRONG_VERSION_NUMBER" in said or "RECORD_LAYER_FAILURE" in said:
+        return PLAIN
+    return REACH if "REACHED" in said or "ANSWER_WITHIN" in said else LATER
 
 
 class Busy(download.Transient):

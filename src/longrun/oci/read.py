@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from longrun.errors import SourceError
-from longrun.oci.image import blob_path
+from longrun.oci.image import NAME, blob_path
 from longrun.oci.model import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -88,6 +88,19 @@ def open_image(path: Path) -> Packed:
         raise SourceError(f"{path}: index.json names {len(entries)} images, not one")
     blob = place.blob(*_descriptor(entries[0], f"{path}: index.json"))
     return packed(place, _content(place, blob), blob.media_type)
+
+
+def name_of(path: Path) -> str:
+    """The name with a tag that a layout has for its one image; empty where it has none."""
+    place = _directory(path) if path.is_dir() else _archive(path)
+    where = f"{path}: index.json"
+    index = _document(place.small("index.json"), where)
+    names = [
+        texts(entry, "annotations", where).get(NAME, "")
+        for entry in _list(index, "manifests", where)
+        if isinstance(entry, dict)
+    ]
+    return names[0] if len(names) == 1 else ""
 
 
 def packed(place: Place, manifest: bytes, media_type: str) -> Packed:

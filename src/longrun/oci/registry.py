@@ -20,7 +20,17 @@ import requests
 
 from longrun import download, fs
 from longrun.errors import BuildError, SourceError, UsageError
-from longrun.oci.client import TRIES, Body, Client, NotFound, TagTaken, wait
+from longrun.oci.client import (
+    REACH,
+    TOO_LARGE,
+    TRIES,
+    Body,
+    Client,
+    NotFound,
+    RegistryError,
+    TagTaken,
+    wait,
+)
 from longrun.oci.image import blob_path, write_layout, writing
 from longrun.oci.model import (
     CONFIG,
@@ -46,7 +56,6 @@ from longrun.oci.reference import Credentials, Reference, find_credentials
 ACCEPT = ", ".join((MANIFEST, DOCKER_MANIFEST, INDEX, DOCKER_INDEX))
 PIECE = 16 << 20
 """Bytes of one request, where a proxy before the registry refuses larger ones."""
-TOO_LARGE = 413
 CONFIGS = (CONFIG, "application/vnd.docker.container.image.v1+json")
 
 Progress = Callable[[str, int, int], None]
@@ -119,6 +128,26 @@ def push(
         check_tag(client, image.digest)  # again: a push takes minutes
     put_manifest(client, image.manifest, image.media_type, reference.tag or image.digest)
     return Pushed(digest=image.digest, **counts)
+
+
+def check_push(reference: Reference, credentials: Credentials | None = None) -> None:
+    """Ask a registry whether it would take an image, before there is one.
+
+    An upload is begun and given up, since only that asks for the right to push; RegistryError
+    where nobody answers or it is no registry, Denied without the right.
+    """
+    client = connect(reference, credentials)
+    with client.send("GET", "/v2/", what="is it a registry", ok=(200, 404)) as response:
+        if response.status_code == 404:
+            raise client.error("what answers is no registry: it has no /v2/", remedy=REACH)
+    location = _begin(client, "blobs/uploads/", "may an image be pushed")
+    if location is None:
+        return
+    with (
+        contextlib.suppress(RegistryError, NotFound, download.Transient),  # they forget it anyway
+        client.send("DELETE", location, what="upload", ok=(202, 204), tries=1),
+    ):
+        pass
 
 
 def check_tag(client: Client, digest: str) -> None:
@@ -201,7 +230,7 @@ def put_blob(
             _upload(client, blob, body, progress, pieces=failures > 1)
         except download.Transient as error:
             if failures == TRIES:
-                raise client.error(f"{what}: {error} (tried {TRIES} times)") from None
+                raise client.tired(what, error) from None
             wait(failures, error)
         else:
             break
@@ -384,11 +413,13 @@ def _download(client: Client, blob: Blob, progress: Progress) -> None:
                 progress=lambda done, size: progress(blob.digest, done, size),
                 ask=client.ask,
             )
-        except download.Failed as error:
+        except download.Mismatch as error:
             raise SourceError(
                 f"{client.reference}: the layer {blob.digest}: {error}",
                 remedy=f"do not use this image; tell who runs {client.reference.host}",
             ) from None
+        except download.Failed as error:
+            raise client.failed(f"the layer {blob.digest}", error) from None
 
 
 def get_blob(client: Client, digest: str, size: int, limit: int = SMALL) -> bytes:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longrun import fs
-from longrun.errors import LongrunError
+from longrun.errors import BuildError, LongrunError
 from longrun.estimate import weights
 from longrun.executor import Options, Outcome, execute
 from longrun.log import Reporter, make_reporter
 from longrun.model import Archive, BasePlan, Cell, Interpreter, Library, Source, System
+from longrun.oci.image import writing
 from longrun.plan import Plan, Step
 from longrun.setup import require
 from longrun.store import Entry
@@ -25,10 +26,14 @@ from longrun.verbs.context import Context
 if TYPE_CHECKING:
     from longrun.fetch import Fetcher
 
+SUMS = "SHA256SUMS"
+"""The file of ``dist/`` that sha256sum checks."""
+
 
 def build(root: Path, arguments: argparse.Namespace) -> int:
     """Build what a release's archives need, and the archives; 0, or the first failure's code."""
     context = Context(root)
+    check_dist(root)
     plan = context.plan(arguments)
     targets = tuple(map(plan.find, arguments.step)) or plan.targets
     if arguments.dry_run:
@@ -149,17 +154,29 @@ def publish(context: Context, plan: Plan) -> None:
         source, target = entry.tree / record.path, dist / record.path
         same = target.is_file() and target.samefile(source)
         if not same and not (target.is_file() and fs.sha256_file(target) == record.value):
-            fs.link_atomic(source, target)
+            with writing(target):
+                fs.link_atomic(source, target)
         sums[record.path] = record.value
     add_sums(dist, sums)
 
 
+def check_dist(root: Path) -> None:
+    """BuildError where ``dist`` is something else than a directory: told before anything is built.
+
+    A link to a directory is one.
+    """
+    dist = root / "dist"
+    if os.path.lexists(dist) and not dist.is_dir():
+        raise BuildError(f"{dist}: is no directory", remedy="move it to another place")
+
+
 def add_sums(dist: Path, sums: Mapping[str, str]) -> None:
     """Add files of ``dist/`` by name to its SHA256SUMS, from which those go that are gone."""
-    path = dist / "SHA256SUMS"
-    known = _read_sums(path) | dict(sums)
+    known = read_sums(dist) | dict(sums)
     kept = {name: digest for name, digest in sorted(known.items()) if (dist / name).exists()}
-    fs.write_atomic(path, "".join(f"{digest}  {name}\n" for name, digest in kept.items()))
+    path = dist / SUMS
+    with writing(path):
+        fs.write_atomic(path, "".join(f"{digest}  {name}\n" for name, digest in kept.items()))
 
 
 def _fetcher(context: Context, arguments: argparse.Namespace) -> Fetcher:
@@ -179,7 +196,9 @@ def _fetcher(context: Context, arguments: argparse.Namespace) -> Fetcher:
     )
 
 
-def _read_sums(path: Path) -> dict[str, str]:
+def read_sums(dist: Path) -> dict[str, str]:
+    """The sha256 of files of ``dist/`` by name, as they were written down."""
+    path = dist / SUMS
     if not path.exists():
         return {}
     rows = (line.split(maxsplit=1) for line in path.read_text().splitlines())

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longrun import fs
@@ -14,21 +14,32 @@ from longrun.containerfile import BUILT_HERE, family_of, render
 from longrun.errors import LongrunError, SetupError, UsageError
 from longrun.imageplan import plan_base, plan_image
 from longrun.model import Base, BaseLock, Built, ImageSpec, Interpreter, Release
-from longrun.oci.image import write_archive
+from longrun.oci.image import write_archive, writing
 from longrun.oci.model import Packed
 from longrun.oci.read import open_image
-from longrun.oci.reference import parse_reference
+from longrun.oci.reference import Reference, parse_reference
 from longrun.plan import Plan, Step, choose_release, closure
 from longrun.specs import Specs, near
 from longrun.steps.blob import read
 from longrun.store import Entry
 from longrun.term import duration, paint, size
-from longrun.verbs.build import add_sums, failure, realise
+from longrun.verbs.build import add_sums, check_dist, failure, read_sums, realise
 from longrun.verbs.context import Context
 
 
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What ``dist/`` has of an image beside its archive.
+
+    ``signed`` are the payload and its signature; () where it is not signed.
+    """
+
+    bill: Path
+    signed: tuple[Path, ...] = ()
+
+
 def image(root: Path, arguments: argparse.Namespace) -> int:
-    """Build images into ``dist/``, and push them where that is asked for."""
+    """Build images into ``dist/``, sign them and push them where that is asked for."""
     context = Context(root)
     release = choose_release(context.specs, arguments.release)
     plans = [
@@ -36,9 +47,10 @@ def image(root: Path, arguments: argparse.Namespace) -> int:
         for each in choose_images(context.specs, arguments.name, arguments.base)
         for group in groups(context, release, each, arguments)
     ]
-    start = time.monotonic()
     steps = {step.id: step for plan, _ in plans for step in plan.steps}
     targets = tuple(step for plan, _ in plans for step in plan.targets)
+    key = check_first(context, targets, arguments)
+    start = time.monotonic()
     plan = Plan(release=release, steps=tuple(steps.values()), targets=targets)
     outcome = realise(context, plan, targets, arguments)
     if outcome.failed:
@@ -47,10 +59,42 @@ def image(root: Path, arguments: argparse.Namespace) -> int:
     took = duration(time.monotonic() - start)
     print(f"\n{paint('bold', f'Longrun {release.name}')}: {what} in {took}")
     for step, (_, group) in zip(targets, plans, strict=True):
-        bill = publish(context, release, step, group)
+        files = publish(context, release, step, group, key)
         if arguments.push:
-            push_image(context, step, bill, arguments.push, overwrite=arguments.overwrite)
+            push_image(context, step, files, arguments.push, overwrite=arguments.overwrite)
     return 0
+
+
+def check_first(
+    context: Context, targets: tuple[Step, ...], arguments: argparse.Namespace
+) -> Path | None:
+    """Find what would fail after hours of building: place, key, registry. The key to sign with."""
+    check_dist(context.root)
+    key: Path | None = arguments.sign or context.config.signing_key
+    if key:
+        from longrun.sign import check_key
+
+        check_key(key, install=arguments.setup)
+    if arguments.push:
+        references = [reference_of(step, arguments.push) for step in targets]
+        from longrun.oci.registry import check_push
+
+        for reference in references:
+            check_push(reference)
+    return key
+
+
+def reference_of(step: Step, place: str) -> Reference:
+    """What an image is called below a registry; UsageError where that is no name."""
+    spec = step.spec
+    assert isinstance(spec, Built)
+    try:
+        return parse_reference(f"{place.rstrip('/')}/{spec.reference}")
+    except UsageError:
+        raise UsageError(
+            f"--push {place}: no registry, nor a place in one",
+            remedy="write it as registry.example.org, or registry.example.org:5000/group",
+        ) from None
 
 
 def choose_images(specs: Specs, names: list[str], base: str | None) -> tuple[ImageSpec, ...]:
@@ -77,34 +121,85 @@ def groups(
 
 
 def publish(
-    context: Context, release: Release, step: Step, interpreters: tuple[Interpreter, ...]
-) -> Path:
-    """Put an image into ``dist/`` as one tar, unless it is there already, and what it is made of.
+    context: Context,
+    release: Release,
+    step: Step,
+    interpreters: tuple[Interpreter, ...],
+    key: Path | None = None,
+) -> Files:
+    """Put an image into ``dist/`` as one tar, unless it is there already, and what belongs to it.
 
-    Returns where the bill of materials is.
+    That is what it is made of and, where there is a ``key``, the signature.
     """
     from longrun.sbom import bill_of_materials  # 150 ms that a base does not need
 
     spec, packed = step.spec, layout_of(context, step)
     assert isinstance(spec, Built)
     name = spec.reference.replace("longrun/", "longrun-").replace(":", "-")
-    path = context.root / "dist" / f"{name}.oci.tar"
-    path.parent.mkdir(exist_ok=True)
-    if not _is_there(path, packed):
-        write_archive(packed, path, (spec.reference,))
-        add_sums(path.parent, {path.name: fs.sha256_file(path)})
-    bill = path.with_name(f"{name}.cdx.json")
-    fs.write_atomic(
-        bill,
-        bill_of_materials(context.specs, release, spec.image, interpreters, packed.digest),
-    )
-    add_sums(bill.parent, {bill.name: fs.sha256_file(bill)})
+    dist = context.root / "dist"
+    with writing(dist):
+        dist.mkdir(exist_ok=True)
+    path = dist / f"{name}.oci.tar"
+    put_archive(packed, path, spec.reference)
+    bill = dist / f"{name}.cdx.json"
+    content = bill_of_materials(context.specs, release, spec.image, interpreters, packed.digest)
+    put(bill, content)
     total = sum(layer.size for layer in packed.layers)
     print(f"\n  {paint('green', '✔')} {spec.reference}  {os.path.relpath(path)}")
     print(f"    {packed.digest}")
     print(f"    {len(packed.layers)} layers, {size(total)} compressed")
     print(f"    made of: {os.path.relpath(bill)}")
-    return bill
+    if key is None:
+        return Files(bill=bill)
+    return Files(bill=bill, signed=sign_image(release, spec, packed.digest, bill, key))
+
+
+def put_archive(packed: Packed, path: Path, reference: str) -> None:
+    """Write an image's archive unless it is there; its sum is noted once all of it is."""
+    if path.name in read_sums(path.parent) and _is_there(path, packed):
+        return
+    with writing(path):
+        path.unlink(missing_ok=True)
+    add_sums(path.parent, {})
+    write_archive(packed, path, (reference,))
+    add_sums(path.parent, {path.name: fs.sha256_file(path)})
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a small file into ``dist/`` and note its sum."""
+    with writing(path):
+        fs.write_atomic(path, content)
+    add_sums(path.parent, {path.name: fs.sha256_file(path)})
+
+
+def sign_image(
+    release: Release, spec: Built, digest: str, bill: Path, key: Path
+) -> tuple[Path, Path]:
+    """Sign an image and its bill of materials; the payload and the signature, beside the bill."""
+    from longrun.sbom import KIND
+    from longrun.sign import Payload, attachment, check_key, encode, sign
+
+    payload, signature = signed_files(bill)
+    content = encode(
+        Payload(
+            name=spec.reference,
+            digest=digest,
+            release=release.name,
+            created=f"{spec.created}T00:00:00Z",
+            attachments=(attachment(KIND, bill.name, bill.read_bytes()),),
+        )
+    )
+    made = sign(content, key, signature.read_bytes() if signature.is_file() else b"")
+    put(payload, content)
+    put(signature, made)
+    print(f"    signed: {os.path.relpath(signature)}, with the key {check_key(key)}")
+    return payload, signature
+
+
+def signed_files(path: Path) -> tuple[Path, Path]:
+    """Where payload and signature are, by another file of the same image in the same place."""
+    name = path.name.removesuffix(".tar").removesuffix(".oci").removesuffix(".cdx.json")
+    return path.with_name(f"{name}.payload.json"), path.with_name(f"{name}.sig")
 
 
 def layout_of(context: Context, step: Step) -> Packed:
@@ -123,26 +218,35 @@ def _is_there(path: Path, packed: Packed) -> bool:
         return False
 
 
-def push_image(context: Context, step: Step, bill: Path, place: str, *, overwrite: bool) -> None:
-    """Push an image under its own name below a registry, and attach its bill of materials.
+def push_image(context: Context, step: Step, files: Files, place: str, *, overwrite: bool) -> None:
+    """Push an image under its own name below a registry, and attach what belongs to it.
 
     The digest stays what it is here.
     """
     # HTTP: nothing that an image alone needs
-    from longrun.oci.attach import File, attach
+    from longrun.oci import attach
     from longrun.oci.registry import push
-    from longrun.sbom import KIND
+    from longrun.sbom import KIND as BILL
+    from longrun.sign import KIND, PAYLOAD, SSHSIG
 
-    spec = step.spec
+    spec, reference = step.spec, reference_of(step, place)
     assert isinstance(spec, Built)
-    reference = parse_reference(f"{place.rstrip('/')}/{spec.reference}")
     pushed = push(layout_of(context, step), reference, overwrite=overwrite)
     there = f", {size(pushed.present + pushed.mounted)} were there" if pushed.present else ""
     print(f"    pushed to {reference}: {size(pushed.sent)} sent{there}")
-    file = File(name=bill.name, media_type=KIND, content=bill.read_bytes())
     created = {"org.opencontainers.image.created": f"{spec.created}T00:00:00Z"}
-    made = attach(reference.at(pushed.digest), KIND, (file,), annotations=created)
-    print(f"    attached {bill.name}: {made.digest}")
+    for kind, parts in (
+        (BILL, {files.bill: BILL}),
+        (KIND, dict(zip(files.signed, (PAYLOAD, SSHSIG), strict=False))),
+    ):
+        attached = tuple(
+            attach.File(name=path.name, media_type=media_type, content=path.read_bytes())
+            for path, media_type in parts.items()
+        )
+        if attached:
+            at = reference.at(pushed.digest)
+            made = attach.attach(at, kind, attached, annotations=created)
+            print(f"    attached {attached[-1].name}: {made.digest}")
 
 
 def base(root: Path, arguments: argparse.Namespace) -> int:
