@@ -68,3 +68,13 @@ class MatrixError(LongrunError):
     """A check of the matrix failed, or passes where its spec says that it does not."""
 
     exit_code = 9
+
+
+class TelemetryError(LongrunError):
+    """Usage records or events cannot be collected, kept or read."""
+
+    exit_code = 10
+
+
+class StoreAway(TelemetryError):
+    """A store of events does not take them now; the agent keeps them and tries again."""
