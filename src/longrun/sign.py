@@ -251,9 +251,10 @@ def _identity(signed: Signed, allowed: Path, where: str, key: str, wanted: str) 
     if wanted and told:
         reason = f"which is {', '.join(told.splitlines())}'s in {allowed}, not {wanted}'s"
     else:
-        reason = f"which {allowed} does not allow"
+        why = _gist(said)
+        reason = f"which {allowed} does not allow{why and f': {why}'}"
     raise BadSignature(
-        f"{where}: signed with the {key}, {reason}: {_gist(said)}",
+        f"{where}: signed with the {key}, {reason}",
         remedy="do not use this image, unless who signs images at your site confirms that key; "
         "then it belongs into that file",
     )
@@ -281,4 +282,4 @@ def _keygen(*words: str, stdin: Path | None = None) -> tuple[int, str, str]:
 def _gist(said: str) -> str:
     """What ssh-keygen says, on one line, without what only frames it."""
     lines = [line.strip() for line in said.splitlines()]
-    return "; ".join(line for line in lines if line and "@@@" not in line) or f"{TOOL} says no more"
+    return "; ".join(line for line in lines if line and "@@@" not in line)

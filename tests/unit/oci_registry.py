@@ -49,11 +49,13 @@ class Answer(BaseHTTPRequestHandler):
                 return
         self.usual(path)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
     def usual(self, path: str) -> None:
         registry, name = self.registry, path.rpartition("/")[2]
-        if self.command in ("GET", "HEAD"):
+        if path == "/v2/" or self.command == "DELETE":
+            self.reply(200 if path == "/v2/" else 204)
+        elif self.command in ("GET", "HEAD"):
             kind = "manifests" if "/manifests/" in path else "blobs"
             found = registry.manifests.get(name) if kind == "manifests" else None
             blob = registry.blobs.get(name) if kind == "blobs" else None

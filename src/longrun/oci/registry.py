@@ -137,10 +137,10 @@ def check_push(reference: Reference, credentials: Credentials | None = None) -> 
     where nobody answers or it is no registry, Denied without the right.
     """
     client = connect(reference, credentials)
-    with client.send("GET", "/v2/", what="is it a registry", ok=(200, 404)) as response:
+    with client.send("GET", "/v2/", what="its API", ok=(200, 404)) as response:
         if response.status_code == 404:
             raise client.error("what answers is no registry: it has no /v2/", remedy=REACH)
-    location = _begin(client, "blobs/uploads/", "may an image be pushed")
+    location = _begin(client, "blobs/uploads/", "asking to push")
     if location is None:
         return
     with (
