@@ -15,6 +15,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -30,6 +31,10 @@ from conftest import ROOT, open_directory
 from programs import attempt, call
 from registry_server import Registry, serve, with_password
 from test_engine import settings
+
+sys.path.append(str(ROOT / "tests" / "unit"))  # behind all others: it has a conftest, too
+
+from sign_maker import NAMES, allow, make_key
 
 from longrun import fs
 from longrun.config import load_config
@@ -695,8 +700,40 @@ def test_a_registry_that_refuses(checkout, tmp_path):
         said = checkout.refused(5, "runtime", "--push", registry.host)
     assert registry.host in said
     assert "docker login" in said
+    assert "Longrun 2026.1" not in said  # before anything was built
     said = checkout.refused(5, "runtime", "--push", registry.host)
     assert "cannot be reached" in said
+    assert "Longrun 2026.1" not in said
+
+
+def test_who_signed_is_known_in_a_registry_and_of_an_archive(fresh, registry, tmp_path):
+    key = make_key(tmp_path / "key")
+    words = ("runtime", "--push", registry.host, "--sign", str(key))
+    told = fresh.image(*words)
+    before = blobs(registry)
+    assert fresh.image(*words).splitlines()[-1] == told.splitlines()[-1]
+    assert blobs(registry) == before  # nothing is attached twice
+    reference = f"{registry.host}/longrun/runtime:2026.1-py313"
+    allowed = ("--allowed-signers", str(allow(tmp_path / "allowed", key)))
+    for place in (reference, str(fresh.archive("runtime"))):
+        done = fresh.build("image-verify", place, *allowed)
+        assert done.returncode == 0, done.stderr
+        assert f"signed by {NAMES[0]}" in done.stdout
+        assert "cdx.json: signed" in done.stdout
+    stranger = allow(tmp_path / "others", make_key(tmp_path / "other"))
+    done = fresh.build("image-verify", reference, "--allowed-signers", str(stranger))
+    assert (done.returncode, "does not allow" in done.stderr) == (4, True)
+    call("sha256sum", "--check", "SHA256SUMS", cwd=fresh.root / "dist")
+    layer = open_image(fresh.archive("runtime")).layers[-1].digest
+    registry.tamper(layer)
+    done = fresh.build("image-verify", reference, *allowed)
+    assert (done.returncode, layer in done.stderr) == (4, True)
+
+
+def test_a_key_that_cannot_sign_is_told_before_anything_is_built(checkout, tmp_path):
+    said = checkout.refused(2, "runtime", "--sign", str(tmp_path / "none"))
+    assert "no such file" in said
+    assert "Longrun 2026.1" not in said
 
 
 # in trouble
@@ -733,10 +770,26 @@ def test_a_place_that_cannot_be_written(fresh, dist):
     assert str(place) in said
 
 
-@pytest.mark.xfail(strict=True, reason="verbs/image.py: mkdir and add_sums are outside writing()")
-def test_a_place_that_is_no_directory(fresh):
+@as_root
+def test_a_disk_that_is_full_once_the_archive_is_there(fresh, checkout, dist):
+    pages = -(-checkout.archive("runtime").stat().st_size // 4096)
+    place = dist(f"size={pages * 4}k")
+    said = fresh.refused(5, "runtime")
+    assert "SHA256SUMS" in said
+    assert "make room there" in said
+    call("mount", "-o", f"remount,size={pages * 4 + 1024}k", place)
+    fresh.image("runtime")
+    call("sha256sum", "--check", "SHA256SUMS", cwd=place)
+
+
+@pytest.mark.parametrize("verb", ["image", "build"])
+def test_a_place_that_is_no_directory(fresh, verb):
     (fresh.root / "dist").write_text("")
-    assert f"{fresh.root}/dist" in fresh.refused(5, "runtime")
+    done = fresh.build(verb)
+    assert done.returncode == 5
+    assert f"{fresh.root}/dist: is no directory" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""  # before anything was built
 
 
 def test_an_archive_that_is_broken_is_written_anew(fresh, checkout):

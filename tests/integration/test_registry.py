@@ -32,7 +32,7 @@ from longrun.oci.client import Denied, NotFound, RegistryError, TagTaken
 from longrun.oci.model import Packed
 from longrun.oci.read import open_image, verify
 from longrun.oci.reference import Credentials, parse_reference
-from longrun.oci.registry import pull, push
+from longrun.oci.registry import check_push, pull, push
 
 OPERATOR = Credentials(user=USER, password=PASSWORD)
 SBOM = "application/vnd.cyclonedx+json"
@@ -343,6 +343,20 @@ def test_a_password_is_asked_for_and_never_shown(tmp_path, image):
         assert PASSWORD not in registry.log.read_text()
 
 
+def test_who_may_not_push_is_told_before_there_is_an_image(tmp_path):
+    with serve(tmp_path / "registry", with_password(tmp_path / "registry")) as registry:
+        reference = parse_reference(registry.name())
+        for who in (None, Credentials(user=USER, password="wrong-secret")):
+            with pytest.raises(Denied) as caught:
+                check_push(reference, who)
+            assert "docker login" in caught.value.remedy
+            assert "wrong-secret" not in caught.value.message
+        check_push(reference, OPERATOR)
+        # what was begun was given up; this registry leaves an empty directory of it
+        assert not list(registry.storage.rglob("_uploads/*/data"))
+        assert not list(registry.storage.rglob("_uploads/*/startedat"))
+
+
 def test_the_login_of_docker_is_used(tmp_path, image, monkeypatch):
     with serve(tmp_path / "registry", with_password(tmp_path / "registry")) as registry:
         auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -385,7 +399,9 @@ def test_https_with_an_authority_of_the_site(tmp_path, image, keys, monkeypatch)
         reference = parse_reference(f"https://{registry.name()}")
         with pytest.raises(RegistryError) as caught:
             push(image, reference)
-        assert "SSL_CERT_FILE" in caught.value.remedy
+        assert "self-signed certificate" in caught.value.message
+        assert "SSL_CERT_FILE=FILE" in caught.value.remedy
+        assert "authority" in caught.value.remedy
         monkeypatch.setenv("SSL_CERT_FILE", str(keys / "cert.pem"))
         push(image, reference)
         assert pull(reference, tmp_path / "out").digest == image.digest

@@ -89,16 +89,18 @@ def test_a_busy_registry_is_waited_for_as_long_as_it_says(registry, reference, i
 
 def test_a_registry_that_is_busy_for_an_hour_is_an_error_now(registry, reference, image, quick):
     registry.does["GET", "/manifests/"] = [refuse(429, Retry_After="3600")]
-    with pytest.raises(RegistryError, match="busy for 3600 s"):
+    with pytest.raises(RegistryError, match="busy for 3600 s") as caught:
         push(image, reference)
     assert quick == []
+    assert "try again later" in caught.value.remedy
 
 
 def test_a_registry_that_stays_busy_is_given_up(registry, reference, image):
     registry.does["GET", "/manifests/"] = [refuse(503)] * 99
-    with pytest.raises(RegistryError, match=r"HTTP 503 \(tried 4 times\)"):
+    with pytest.raises(RegistryError, match=r"HTTP 503 \(tried 4 times\)") as caught:
         push(image, reference)
     assert registry.count("GET") == download.TRIES
+    assert "try again later" in caught.value.remedy
 
 
 def test_an_upload_that_breaks_is_begun_anew_in_pieces(registry, reference, image, monkeypatch):
@@ -115,6 +117,40 @@ def test_what_a_proxy_finds_too_large_goes_in_pieces(registry, reference, image)
     assert registry.count("PATCH") == 1
     (headers,) = [headers for method, _, headers in registry.asked if method == "PATCH"]
     assert headers["Content-Range"] == f"0-{image.layers[0].size - 1}"
+
+
+def test_a_proxy_that_lets_no_piece_pass_either_is_named(registry, reference, image):
+    registry.does["PUT", "/uploads/"] = [refuse(413)]
+    registry.does["PATCH", ""] = [refuse(413)]
+    with pytest.raises(RegistryError, match=f"{image.layers[0].digest}: HTTP 413") as caught:
+        push(image, reference)
+    assert "client_max_body_size" in caught.value.remedy
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_registry_that_is_busy_while_a_layer_comes_is_not_called_tampered(
+    registry, reference, image, tmp_path, code, monkeypatch
+):
+    monkeypatch.setattr(download, "pause", lambda failures: None)
+    push(image, reference)
+    registry.does["GET", image.layers[1].digest] = [refuse(code)] * download.TRIES
+    with pytest.raises(RegistryError, match=f"{image.layers[1].digest}: HTTP {code}") as caught:
+        pull(reference, tmp_path / "out")
+    assert "try again later" in caught.value.remedy
+
+
+def test_a_registry_without_room_is_said_so(registry, reference, image):
+    registry.does["PUT", "/uploads/"] = [refuse(507, "DENIED", "quota exceeded")]
+    with pytest.raises(RegistryError, match="HTTP 507 DENIED: quota exceeded") as caught:
+        push(image, reference)
+    assert "who runs the registry" in caught.value.remedy
+
+
+def test_https_to_a_registry_that_has_none(registry, image):
+    secure = parse_reference(f"https://{registry.name()}")
+    with pytest.raises(RegistryError) as caught:
+        push(image, secure)
+    assert "http://" in caught.value.remedy
 
 
 def test_an_upload_that_never_comes_through_names_the_blob(registry, reference, image):
