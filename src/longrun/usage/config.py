@@ -8,9 +8,8 @@ import os
 import socket
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from longrun.errors import SpecError
@@ -49,7 +48,7 @@ class Config:
     key: Path
     host: str
     file: Path = SYSTEM_FILE
-    tables: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Options:
