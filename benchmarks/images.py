@@ -5,7 +5,8 @@
 
 ENVIRONMENT is Longrun's own, below ~/.cache/longrun/environments.
 
-Every image has to be built before (./build.py image does that); containers need Podman, and root.
+Every image has to be built before (./build.py image does that); containers need Podman, Docker's
+daemon, and root.
 Times are of one run on this machine, and what is compared runs in turn: read the ratios.
 """
 
@@ -20,12 +21,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build.py"
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "integration")]
+
+import engines  # noqa: E402
 
 from longrun import fs  # noqa: E402
 from longrun.config import load_config  # noqa: E402
@@ -137,7 +140,11 @@ def empty_cache(store: Store) -> Iterator[Path]:
 
 
 def builds(store: Store, images: dict[str, Step], checkout: Path) -> None:
-    """Print how long an image takes without and with its layers in the store."""
+    """Print how long an image takes without and with its layers in the store.
+
+    Bases, wheels and prefixes are there. What another checkout and cache give, now, is the same
+    image as that of this store: both digests are printed.
+    """
     bare = seconds([sys.executable, "-c", "pass"])
     prefix = entry(store, next(each for each in closure(images["runtime"]) if each.kind == "layer"))
     tar = ["sh", "-c", 'tar -c -C "$1" . | gzip -6 | wc -c', "sh", str(prefix)]
@@ -153,6 +160,9 @@ def builds(store: Store, images: dict[str, Step], checkout: Path) -> None:
                 )
                 more = f"{took / plain:>5.2f} of gzip" if what != "nothing to do" else ""
                 print(f"{f'image {name}, {what}':<46} {took:>7.2f} s {took / bare:>7.0f}x  {more}")
+        (archive,) = (checkout / "dist").glob(f"longrun-{name}-*.oci.tar")
+        for where, image in (("here", entry(store, images[name])), ("there", archive)):
+            print(f"  {where:<6} {open_image(image).digest}")
 
 
 def seconds(argv: list[str], **environ: str) -> float:
@@ -162,51 +172,41 @@ def seconds(argv: list[str], **environ: str) -> float:
     return time.perf_counter() - start
 
 
-@contextmanager
-def engine() -> Iterator[dict[str, str]]:
-    """The variables of a Podman with directories of its own."""
-    with tempfile.TemporaryDirectory(prefix="longrun-benchmark-") as place:
-        (Path(place) / "containers.conf").write_text(
-            '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-            f'tmp_dir = "{place}/scratch"\n[containers]\nlog_driver = "k8s-file"\n'
-        )
-        (Path(place) / "storage.conf").write_text(
-            f'[storage]\ndriver = "overlay"\ngraphroot = "{place}/images"\n'
-            f'runroot = "{place}/run"\n'
-        )
-        try:
-            yield {
-                "CONTAINERS_CONF": f"{place}/containers.conf",
-                "CONTAINERS_STORAGE_CONF": f"{place}/storage.conf",
-            }
-        finally:
-            subprocess.run(["umount", "--lazy", f"{place}/images/overlay"], check=False)
-
-
 def starts(store: Store, runtime: Step, archive: Path, runs: int) -> None:
     """Print how long a container takes to its first number, against the same Python outside."""
     prefix = entry(store, next(each for each in closure(runtime) if each.kind == "layer"))
     python = str(prefix / "bin/python3.13")
-    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=512:512")
-    with engine() as environ:
-        took = seconds(["podman", "load", "--input", str(archive)], **environ)
-        print(f"\n{'podman load of runtime':<46} {took:>7.2f} s")
-        box = ["podman", "run", "--rm", "--network=none", *limits, "longrun/runtime:2026.1-py313"]
-        commands = {
-            "bare, -c pass": [python, "-c", "pass"],
-            "bare, import numpy": [python, "-c", "import numpy"],
-            "container, -c pass": [*box, "-c", "pass"],
-            "container, import numpy": [*box, "-c", "import numpy"],
-        }
-        times: dict[str, list[float]] = {name: [] for name in commands}
-        for number in range(runs + 1):
-            for name, argv in commands.items():
-                took = seconds(argv, **environ)
-                times[name] += [took] if number else []
+    programs = {"-c pass": "pass", "import numpy": "import numpy"}
+    commands = {f"bare, {name}": ([python, "-B", "-c", p], {}) for name, p in programs.items()}
+    with ExitStack() as stack:
+        print()
+        for start in (engines.podman, engines.docker):
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="longrun-benchmark-"))
+            engine = stack.enter_context(start(Path(place)))
+            begin = time.perf_counter()
+            image = engine.load(archive)
+            took = time.perf_counter() - begin
+            print(f"{f'{engine.program} load of runtime':<46} {took:>7.2f} s")
+            for name, program in programs.items():
+                key = f"{engine.program} run, {name}"
+                commands[key] = (image.command("-c", program), dict(engine.environ))
+        times = in_turn(commands, runs)
     bare = statistics.median(times["bare, import numpy"])
     for name, found in times.items():
         middle = statistics.median(found)
         print(f"{name:<46} {middle * 1e3:>6.0f} ms {middle / bare:>6.2f}x")
+
+
+def in_turn(
+    commands: dict[str, tuple[list[str], dict[str, str]]], runs: int
+) -> dict[str, list[float]]:
+    """Times of commands, each with variables of its own; the first round does not count."""
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for number in range(runs + 1):
+        for name, (argv, environ) in commands.items():
+            took = seconds(argv, **environ)
+            times[name] += [took] if number else []
+    return times
 
 
 def main() -> None:

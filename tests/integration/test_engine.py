@@ -18,6 +18,7 @@ from typing import Any
 import docker
 import pytest
 from conftest import ROOT, open_directory
+from engines import settings
 
 from longrun.cage import ENGINE, NAMESPACES, Cage
 from longrun.config import BUBBLEWRAP, CONTAINER
@@ -137,21 +138,6 @@ def podman() -> Iterator[Podman]:
                 service.terminate()
                 service.wait()
                 subprocess.run(["umount", "--lazy", place / "images/overlay"], check=False)
-
-
-def settings(place: Path) -> dict[str, str]:
-    """Configuration files of a Podman that shares nothing with the machine's."""
-    (place / "containers.conf").write_text(
-        f'[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-        f'tmp_dir = "{place}/tmp"\n[containers]\nlog_driver = "k8s-file"\n'
-    )
-    (place / "storage.conf").write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{place}/images"\nrunroot = "{place}/run"\n'
-    )
-    return {
-        "CONTAINERS_CONF": str(place / "containers.conf"),
-        "CONTAINERS_STORAGE_CONF": str(place / "storage.conf"),
-    }
 
 
 def until(holds: Callable[[], object]) -> None:
