@@ -1,24 +1,27 @@
-"""The only place of telemetry that starts programs: as another user, with bounds."""
+"""The only place of telemetry that starts processes: a user's command, and work done as a user."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pwd
+import resource
 import select
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import BinaryIO
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 NOBODY = 65534
 """The user who owns nothing, where the system names no other."""
 
-ROOT = str(Path(__file__).parents[2])
-"""What an interpreter imports this program from: a directory, or the file of the program."""
+CPU_SECONDS = 20
+PATIENCE = 5.0
+"""Seconds to wait for the end of a child that was killed."""
+
+_left: list[int] = []
+"""Children that did not even end when killed: they wait for a file server that is dead."""
 
 
 def attach(argv: Sequence[str], *, env: Mapping[str, str], stdout: int | None = None) -> int:
@@ -32,45 +35,6 @@ def attach(argv: Sequence[str], *, env: Mapping[str, str], stdout: int | None = 
             return status if status >= 0 else 128 - status
 
 
-def answer(module: str, question: bytes, *, uid: int | None, seconds: float, most: int) -> bytes:
-    """What ``main`` of a module of ours prints for a question, run as a user; all that came of it.
-
-    The user may be hostile to it: so it has no time, memory or output without bounds, and
-    nothing of the agent's but a question. ``uid`` is None for the user that the agent is.
-    """
-    program = f"import sys; sys.path.insert(0, sys.argv[1]); from {module} import main; main()"
-    argv = [sys.executable, "-I", "-S", "-B", "-c", program, ROOT]
-    with _in_memory(question) as stdin:
-        try:
-            popen = subprocess.Popen(
-                argv,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env={"LONGRUN_USAGE": "off", "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-                start_new_session=True,
-                **_identity(uid),  # type: ignore[call-overload]
-            )
-        except (OSError, subprocess.SubprocessError):
-            return b""
-    try:
-        return _read(popen, time.monotonic() + seconds, most)
-    finally:
-        _end(popen)
-
-
-def _identity(uid: int | None) -> dict[str, object]:
-    if uid is None:
-        return {}
-    try:
-        entry = pwd.getpwuid(uid)
-    except KeyError:
-        return {"user": uid, "group": NOBODY, "extra_groups": []}
-    groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    return {"user": uid, "group": entry.pw_gid, "extra_groups": groups}
-
-
 def nobody() -> int:
     """The number of the user who owns nothing."""
     try:
@@ -79,39 +43,92 @@ def nobody() -> int:
         return NOBODY
 
 
-@contextlib.contextmanager
-def _in_memory(content: bytes) -> Iterator[BinaryIO]:
-    descriptor = os.memfd_create("question")
-    with os.fdopen(descriptor, "w+b") as file:
-        file.write(content)
-        file.flush()
-        file.seek(0)
-        yield file
+def answer(
+    work: Callable[[], Iterable[bytes]], *, uid: int | None, seconds: float, most: int
+) -> bytes:
+    """What some work gives when a user does it: all that came in time and is not too much.
+
+    A fork does it, without any file that the agent has open, and gives up the agent's rights
+    first. Nobody but root can look into it or stop it: a process that changed its user is closed
+    to that user's debuggers. ``uid`` is None for the user that the agent is.
+    """
+    _reap()
+    identity = None if uid is None else _identity(uid)
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads in this process, none of which it needs
+        pid = os.fork()
+    if pid == 0:
+        _be_child(work, writer, identity)
+    os.close(writer)
+    try:
+        return _read(reader, time.monotonic() + seconds, most)
+    finally:
+        os.close(reader)
+        _end(pid)
 
 
-def _read(popen: subprocess.Popen[bytes], deadline: float, most: int) -> bytes:
-    """The output as far as it came in time and is not too much."""
-    assert popen.stdout is not None
+def _identity(uid: int) -> tuple[int, int, list[int]]:
+    """User, group and further groups; asked before the fork, as it may ask a server."""
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return uid, NOBODY, []
+    return uid, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+
+
+def _be_child(
+    work: Callable[[], Iterable[bytes]], writer: int, identity: tuple[int, int, list[int]] | None
+) -> None:
+    """Do the work and end, whatever happens: nothing of the agent's may run here."""
+    try:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(writer, 0)
+        os.closerange(1, os.sysconf("SC_OPEN_MAX"))
+        if identity is not None:
+            uid, gid, groups = identity
+            os.setgroups(groups)
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+        os.chdir("/")
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        for line in work():
+            os.write(0, line)
+    finally:
+        os._exit(0)
+
+
+def _read(descriptor: int, deadline: float, most: int) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while (left := deadline - time.monotonic()) > 0:
-        if not select.select([popen.stdout], [], [], left)[0]:
+    while size <= most and (left := deadline - time.monotonic()) > 0:
+        if not select.select([descriptor], [], [], left)[0]:
             break
-        part = os.read(popen.stdout.fileno(), 1 << 16)
+        part = os.read(descriptor, 1 << 16)
         if not part:
             break
         parts.append(part)
         size += len(part)
-        if size > most:
-            break
     return b"".join(parts)
 
 
-def _end(popen: subprocess.Popen[bytes]) -> None:
-    assert popen.stdout is not None
-    popen.stdout.close()
+def _end(pid: int) -> None:
     with contextlib.suppress(OSError):
-        os.killpg(popen.pid, signal.SIGKILL)
-    # what waits for a dead file server cannot even be killed: it is left alone
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        popen.wait(timeout=5)
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return
+        time.sleep(0.001)
+    _left.append(pid)
+
+
+def _reap() -> None:
+    """Take leave of children that came to their end after all."""
+    for pid in list(_left):
+        with contextlib.suppress(ChildProcessError):
+            if not os.waitpid(pid, os.WNOHANG)[0]:
+                continue
+        _left.remove(pid)

@@ -9,7 +9,7 @@ child does, with a bound on time and output:
 1. as ``nobody``: directories that root alone can change, such as prefixes. Their answer is the same
    for everybody and is kept for everybody.
 2. as the user whose record names the directory: everything else. It reads what that user can read
-   anyway. The user could make that child lie; so the answer is kept for that user alone.
+   anyway. What is there is the user's own affair, so the answer is kept for that user alone.
 
 What a root's program imported is only ever looked up as ``nobody``. An agent that is not root
 looks as itself. Nothing is ever imported. A name that several distributions share (``google``)
@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from longrun.usage.child import answer, nobody
+from longrun.usage.resolve import answers
 from longrun.usage.state import State
 
 SECONDS = 10.0
@@ -129,8 +130,7 @@ class Distributions:
 def _ask(question: Question, uid: int) -> bytes:
     child = nobody() if uid == EVERYBODY else uid
     return answer(
-        "longrun.usage.resolve",
-        json.dumps({"trusted": uid == EVERYBODY, "places": question}).encode(),
+        lambda: answers(question, trusted=uid == EVERYBODY),
         uid=child if os.geteuid() == 0 else None,
         seconds=SECONDS,
         most=MOST_BYTES,

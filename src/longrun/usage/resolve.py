@@ -1,12 +1,7 @@
-"""Reads which distributions a site directory has. A program of its own, run with few rights.
+"""Reads which distributions a site directory has; done with few rights, see ``distributions``.
 
 It reads names of directories, ``top_level.txt`` and RECORD; it imports nothing and runs nothing
-of what it finds. A question is JSON on standard input: ``{"trusted": bool, "places": [[directory,
-stamp or null], ...]}``. The answer is a line of JSON for each directory, in the same order, as
-soon as it is known: ``[directory, null]`` where it cannot be read, or an object with its stamp and,
-where that is not the one asked with, ``names``: what can be imported from it, to a list of
-``[name, version]``.
-With ``trusted``, only directories answer that root alone can change, up to the file system's root.
+of what it finds.
 """
 
 from __future__ import annotations
@@ -15,10 +10,8 @@ import contextlib
 import json
 import os
 import re
-import resource
 import stat
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 MOST_DISTRIBUTIONS = 5000
 MOST_BYTES = 16_000_000
@@ -34,13 +27,15 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def main() -> None:
-    """Answer one question."""
-    for limit, most in ((resource.RLIMIT_CPU, 20), (resource.RLIMIT_AS, 1 << 30)):
-        resource.setrlimit(limit, (most, most))
-    question = json.load(sys.stdin)
-    for place, known in question["places"]:
-        print(json.dumps([place, look(place, known, trusted=question["trusted"])]), flush=True)
+def answers(places: Sequence[tuple[str, str | None]], *, trusted: bool) -> Iterator[bytes]:
+    """A line of JSON for each (directory, stamp that is known), as soon as it was looked at.
+
+    ``[directory, null]`` where it cannot be read, or an object with its ``stamp`` and, where that
+    is not the known one, ``names``: what can be imported from it, to a list of ``[name, version]``.
+    With ``trusted``, only directories answer that root alone can change, from ``/`` on.
+    """
+    for place, known in places:
+        yield json.dumps([place, look(place, known, trusted=trusted)]).encode() + b"\n"
 
 
 def look(place: str, known: str | None, *, trusted: bool) -> dict[str, object] | None:

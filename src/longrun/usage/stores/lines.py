@@ -21,6 +21,7 @@ from longrun.errors import StoreAway
 from longrun.usage.config import Options
 from longrun.usage.event import Event
 
+DIRECTORY = Path("/var/log/longrun/usage")
 DAY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.jsonl")
 
 
@@ -30,7 +31,7 @@ def open_store(options: Options) -> Lines:
     if not re.fullmatch(r"0?[0-7]{3}", mode):
         raise options.wrong("mode", "a mode such as 0640", mode)
     return Lines(
-        directory=options.path("directory", options.config.state / "lines"),
+        directory=options.path("directory", DIRECTORY),
         mode=int(mode, 8),
         names=options.flag("names", False),
     )
