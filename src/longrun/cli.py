@@ -19,8 +19,8 @@ prefixes out."""
 
 EPILOG = """\
 exit status: 0 done; 1 other failure; 2 usage; 3 spec file; 4 source; 5 build; 6 audit; 7 store;
-8 machine lacks something; 9 a check of the matrix failed; 130 interrupted (what was finished is
-kept)"""
+8 machine lacks something; 9 a check of the matrix failed; 10 telemetry; 130 interrupted (what was
+finished is kept)"""
 
 
 AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
@@ -47,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     _verbs_of_the_stack(verb)
     _verbs_that_tell(verb)
     _verbs_that_share(verb)
+    _verbs_of_usage(verb)
     _verbs_that_keep(verb)
     _verbs_that_test(verb)
     return parser
@@ -205,6 +206,21 @@ def _verbs_that_share(verb: AddVerb) -> None:
     _running(sub)
     sub.add_argument("--dry-run", action="store_true", help="only say what would be added")
     _json(sub)
+
+
+def _verbs_of_usage(verb: AddVerb) -> None:
+    sub = verb("usage", "what longrun-usage does: show, agent, status, report", "usage:usage")
+    sub.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="VERB",
+        help="with its arguments; usage VERB --help tells of them",
+    )
+
+    sub = verb("usage-program", "write longrun-usage as a file to install", "usage:make_program")
+    sub.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to; dist/longrun-usage without"
+    )
 
 
 def _verbs_that_keep(verb: AddVerb) -> None:
