@@ -156,7 +156,7 @@ def test_the_signature_of_another_image_is_refused(signed, allowed):
     [
         b"[]",
         b"not json",
-        b'{"critical": {"type": "atomic container signature"}, "optional": {}}',
+        encode(PAYLOAD).replace(b"longrun image signature", b"atomic container signature"),
         encode(PAYLOAD).replace(DIGEST.encode(), b"sha256:../../evil"),
         encode(PAYLOAD).replace(b'"ci.cdx.json"', b'"../ci.cdx.json"'),
     ],

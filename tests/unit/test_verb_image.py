@@ -164,6 +164,12 @@ def test_the_key_is_the_options_before_the_sites(first, tmp_path):
         first(sign=tmp_path / "none")
 
 
+def test_a_place_that_cannot_be_written_is_told_first(first, tmp_path):
+    (tmp_path / "dist").write_text("")
+    with pytest.raises(BuildError, match="is no directory"):
+        first()
+
+
 def test_a_registry_that_takes_images(first):
     with running() as registry:
         first(push=registry.host)

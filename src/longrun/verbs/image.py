@@ -156,11 +156,13 @@ def publish(
 
 def put_archive(packed: Packed, path: Path, reference: str) -> None:
     """Write an image's archive unless it is there; its sum is noted once all of it is."""
-    if path.name in read_sums(path.parent) and _is_there(path, packed):
+    listed = path.name in read_sums(path.parent)
+    if listed and _is_there(path, packed):
         return
-    with writing(path):
-        path.unlink(missing_ok=True)
-    add_sums(path.parent, {})
+    if listed:
+        with writing(path):
+            path.unlink(missing_ok=True)
+        add_sums(path.parent, {})
     write_archive(packed, path, (reference,))
     add_sums(path.parent, {path.name: fs.sha256_file(path)})
 
