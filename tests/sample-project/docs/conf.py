@@ -1,0 +1,2 @@
+project = "Sample BPM"
+extensions = ["sphinx.ext.autodoc"]
