@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def podman(place: Path) -> Iterator[Engine]:
         yield Engine("podman", {"HOME": "/root", "PATH": os.environ["PATH"], **settings(place)})
     finally:
         subprocess.run(["umount", "--lazy", place / "images/overlay"], check=False)
-        subprocess.run(["rm", "-rf", place / "images"], check=False)  # 130,000 files
+        remove(place / "images/overlay")
 
 
 def settings(place: Path) -> dict[str, str]:
@@ -120,7 +121,14 @@ def docker(place: Path) -> Iterator[Engine]:
         finally:
             daemon.terminate()
             daemon.wait()
-            subprocess.run(["rm", "-rf", place / "data"], check=False)
+            remove(place / "data/overlay2")
+
+
+def remove(layers: Path) -> None:
+    """Delete what an engine has unpacked, 130,000 files, many at a time: a disk takes 1 ms each."""
+    with ThreadPoolExecutor(16) as threads:
+        for place in layers.glob("*"):
+            threads.submit(subprocess.run, ["rm", "-rf", place], check=False)
 
 
 def wait_for(daemon: subprocess.Popen[bytes], environ: Mapping[str, str], log: Path) -> None:
