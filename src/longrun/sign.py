@@ -7,16 +7,18 @@ checks them, too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from longrun.errors import BuildError, SetupError, SourceError, UsageError
 from longrun.oci.attach import TITLE
+from longrun.oci.image import writing
 from longrun.oci.model import canonical_json, digest_of
 from longrun.oci.read import DIGEST
 from longrun.run import find_tool, outcome
@@ -186,9 +188,8 @@ def sign(payload: bytes, key: Path, before: bytes = b"") -> bytes:
     """
     if before and check_key(key) in _signing_key(Signed(payload=payload, signature=before)):
         return before
-    with tempfile.TemporaryDirectory(prefix="longrun-sign-") as place:
-        file = Path(place) / "payload.json"
-        file.write_bytes(payload)
+    with _files({"payload": payload}) as place:
+        file = place / "payload"
         status, _, said = _keygen("-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(file))
         if status:
             raise BuildError(
@@ -196,7 +197,7 @@ def sign(payload: bytes, key: Path, before: bytes = b"") -> bytes:
                 remedy="without a terminal: a key without a passphrase, or the public key (.pub) "
                 "of one that ssh-agent holds; a private key is for its owner alone (chmod 600)",
             )
-        return file.with_name(f"{file.name}.sig").read_bytes()
+        return (place / "payload.sig").read_bytes()
 
 
 def check(
@@ -225,13 +226,15 @@ def check(
 
 
 def check_allowed(allowed: Path) -> None:
-    """UsageError where there is no file of allowed signers."""
-    if not allowed.is_file():
+    """UsageError where the file of allowed signers cannot be read."""
+    try:
+        allowed.read_bytes()
+    except OSError as error:
         raise UsageError(
-            f"allowed signers {allowed}: no such file",
+            f"allowed signers {allowed}: {error.strerror}",
             remedy=f'each line of it: NAME namespaces="{NAMESPACE}" ssh-ed25519 AAAA... '
             "(ssh-keygen(1), ALLOWED SIGNERS)",
-        )
+        ) from None
 
 
 def _signing_key(signed: Signed) -> str:
@@ -262,11 +265,21 @@ def _identity(signed: Signed, allowed: Path, where: str, key: str, wanted: str) 
 
 def _checked(signed: Signed, what: str, *words: str) -> tuple[int, str, str]:
     """What ssh-keygen says of a signature."""
-    with tempfile.TemporaryDirectory(prefix="longrun-sign-") as place:
-        payload, signature = Path(place) / "payload", Path(place) / "signature"
-        payload.write_bytes(signed.payload)
-        signature.write_bytes(signed.signature)
-        return _keygen("-Y", what, *words, "-s", str(signature), stdin=payload)
+    with _files({"payload": signed.payload, "signature": signed.signature}) as place:
+        words = (*words, "-s", str(place / "signature"))
+        return _keygen("-Y", what, *words, stdin=place / "payload")
+
+
+@contextlib.contextmanager
+def _files(contents: Mapping[str, bytes]) -> Iterator[Path]:
+    """A directory with these files for as long as ssh-keygen needs them."""
+    with contextlib.ExitStack() as stack:
+        with writing(Path(tempfile.gettempdir())):
+            made = tempfile.TemporaryDirectory(prefix="longrun-sign-")
+            place = Path(stack.enter_context(made))
+            for name, content in contents.items():
+                (place / name).write_bytes(content)
+        yield place
 
 
 def _keygen(*words: str, stdin: Path | None = None) -> tuple[int, str, str]:

@@ -13,7 +13,7 @@ from oci_maker import NOISE, make_image
 from oci_registry import running
 from sign_maker import NAMES, allow, make_key
 
-from longrun.errors import LongrunError, UsageError
+from longrun.errors import BuildError, LongrunError, UsageError
 from longrun.oci.attach import File, attach
 from longrun.oci.image import write_archive
 from longrun.oci.model import Packed
@@ -192,6 +192,12 @@ def test_the_signature_of_another_image(registry, image, other, key, refused):
     error = refused(put(registry, image, signed(other, key)))
     assert other.digest in error.message
     assert image.digest in error.message
+
+
+def test_no_room_to_pull_to(registry, image, key, verify, tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(BuildError, match="cannot be written"):
+        verify(put(registry, image, signed(image, key)))
 
 
 def test_what_is_attached_as_a_signature_and_is_none(registry, image, refused):

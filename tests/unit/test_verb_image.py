@@ -126,6 +126,12 @@ def test_dist_may_be_a_link(tmp_path):
         check_dist(tmp_path)
 
 
+def test_a_damaged_list_of_sums_is_mended(dist):
+    (dist / "SHA256SUMS").write_bytes(b"\n\xff\nnonsense\n")
+    put(dist / "a", b"a")
+    in_order(dist)
+
+
 def test_sums_of_what_is_gone_go(dist):
     for name in ("a", "b"):
         put(dist / name, name.encode())

@@ -201,8 +201,8 @@ def read_sums(dist: Path) -> dict[str, str]:
     path = dist / SUMS
     if not path.exists():
         return {}
-    rows = (line.split(maxsplit=1) for line in path.read_text().splitlines())
-    return {name: digest for digest, name in rows}
+    rows = (line.split(maxsplit=1) for line in path.read_text(errors="replace").splitlines())
+    return {row[1]: row[0] for row in rows if len(row) == 2}
 
 
 def _retry(plan: Plan) -> str:

@@ -6,13 +6,15 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longrun import sign
-from longrun.errors import SourceError
+from longrun.errors import LongrunError, SourceError
 from longrun.oci import attach
+from longrun.oci.client import RegistryError
+from longrun.oci.image import writing
 from longrun.oci.model import digest_of
 from longrun.oci.read import name_of, open_image, verify
 from longrun.oci.reference import Reference, parse_reference
@@ -24,9 +26,6 @@ from longrun.verbs.image import signed_files
 
 SIGNED, ABSENT = "signed", "not there"
 """What is found of a file that was signed with an image."""
-
-CheckFiles = Callable[[Payload], Mapping[str, str]]
-"""What is found of the files that belong to an image, by their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +80,12 @@ def verify_archive(path: Path, allowed: Path, identity: str) -> Verdict:
 def _beside(path: Path, which: int) -> bytes:
     """The payload or the signature of an archive; NotSigned where there is none."""
     file = signed_files(path)[which]
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
+    if not file.is_file():
         raise NotSigned(
             f"{os.path.relpath(path)}: is not signed: there is no {file.name} beside it",
             remedy="copy it from where the archive is from, or sign: ./build.py image --sign KEY",
-        ) from None
+        )
+    return file.read_bytes()
 
 
 def _file_beside(path: Path, wanted: Attachment) -> str:
@@ -106,9 +104,11 @@ def verify_pushed(reference: Reference, place: Path, allowed: Path, identity: st
     """Verify an image in a registry; its layers are pulled to below ``place``, and not kept."""
     at = _found(reference)
     verdict = _signed(reference, at, allowed, identity)
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="image-verify-", dir=place) as scratch:
-        image = pull(at, Path(scratch) / "image")
+    with writing(place):
+        place.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix="image-verify-", dir=place)
+    with scratch as directory:
+        image = pull(at, Path(directory) / "image")
         verify(image)
     return replace(verdict, layers=len(image.layers))
 
@@ -128,7 +128,7 @@ def _found(reference: Reference) -> Reference:
 
 def _signed(reference: Reference, at: Reference, allowed: Path, identity: str) -> Verdict:
     """The first signature that counts; else the error of the first, or NotSigned."""
-    errors = []
+    errors: list[LongrunError] = []
     for artifact in attach.attached(at, sign.KIND):
         try:
             signed = _parts(at, attach.fetch(at, artifact))
@@ -137,7 +137,7 @@ def _signed(reference: Reference, at: Reference, allowed: Path, identity: str) -
             )
             _check_name(reference, at, payload)
             files = {each.name: _file_attached(at, each) for each in payload.attachments}
-        except SourceError as error:
+        except (SourceError, RegistryError) as error:
             errors.append(error)
         else:
             return Verdict(
