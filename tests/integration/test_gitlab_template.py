@@ -211,15 +211,16 @@ def command(node: Path, ci: Loaded, carrier: str, place: Path) -> tuple[str, ...
 def project(tmp_path: Path, wheels: Path, ci: Loaded, command: tuple[str, ...]) -> Project:
     """A new project, and an index of the site that nobody has uploaded to."""
     index = Path(shutil.copytree(wheels, tmp_path / "index"))
-    repository = Path(shutil.copytree(SAMPLE, tmp_path / "sample-bpm"))
+    made = shutil.ignore_patterns("*_cache", "__pycache__")
+    repository = Path(shutil.copytree(SAMPLE, tmp_path / "sample-bpm", ignore=made))
     shutil.copy(TEMPLATE, repository)
     environ = {**ci.engine.environ, "HOME": str(tmp_path), "NO_COLOR": "1"}
-    made = Project(repository, index, environ, command)
+    project = Project(repository, index, environ, command)
     call("git", "init", "--quiet", "--initial-branch=main", repository)
     address = "git@gitlab.example.org:controls/sample-bpm.git"
     call("git", "-C", repository, "remote", "add", "origin", address)
-    made.commit()
-    return made
+    project.commit()
+    return project
 
 
 COMMON = ["build", "lint", "test: [3.11]", "test: [3.13]", "docs"]
@@ -231,10 +232,10 @@ def test_the_default_branch_passes_and_has_its_documentation_published(project):
     assert pipeline.status == 0
     for version in ("3.11", "3.13"):
         assert f"Python {version}." in pipeline.log(f"test: [{version}]")
-        report = pipeline.artifact(f"test: [{version}]", "report-*.xml")
+        report = pipeline.artifact(f"test: [{version}]", "report.xml")
         (suite,) = ElementTree.parse(report).getroot()
         assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("5", "0", "0")
-        covered = pipeline.artifact(f"test: [{version}]", "coverage-*.xml").read_text()
+        covered = pipeline.artifact(f"test: [{version}]", "coverage.xml").read_text()
         assert 'filename="src/bpm/position.py"' in covered
     assert re.search(r"PASS +test: \[3\.11\] +\d+% coverage", pipeline.said)
     assert pipeline.artifact("lint", "ruff.json").read_text().strip() == "[]"
@@ -295,7 +296,7 @@ def test_what_is_wrong_fails_where_it_is_and_nothing_is_published(project):
     assert "`os` imported but unused" in pipeline.log("lint")
     assert "F401" in pipeline.artifact("lint", "ruff.json").read_text()
     assert "cannot import name 'deprecated'" in pipeline.log("test: [3.11]")
-    report = pipeline.artifact("test: [3.11]", "report-*.xml")
+    report = pipeline.artifact("test: [3.11]", "report.xml")
     (suite,) = ElementTree.parse(report).getroot()
     assert int(suite.get("errors")) > 0
     assert not list(project.index.glob("sample*"))
@@ -319,9 +320,12 @@ pages:
     - when: never
 own:
   extends: .longrun
+  before_script:
+    - !reference [.longrun, before_script]
+    - export WHOSE=own
   script:
     - pip config list
-    - python -c "import epics, sys; print('own job with', *sys.version_info[:2])"
+    - python -c "import epics, sys; print('$WHOSE job with', *sys.version_info[:2])"
 """
 
 

@@ -93,7 +93,7 @@ def test_inputs_are_told_of_and_used():
         assert "default" in spec, f"{name}: a project must include the template with one line"
         if "regex" in spec:
             assert re.search(spec["regex"], spec["default"]), name
-            assert not re.search(spec["regex"], '"; rm -rf ~ #'), name
+            assert not re.search(spec["regex"], spec["default"] + '"; rm -rf ~ #'), name
 
 
 @visible
