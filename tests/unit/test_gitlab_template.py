@@ -94,6 +94,7 @@ def test_inputs_are_told_of_and_used():
         if "regex" in spec:
             assert re.search(spec["regex"], spec["default"]), name
             assert not re.search(spec["regex"], spec["default"] + '"; rm -rf ~ #'), name
+            assert not re.search(spec["regex"], ""), f"{name}: pip takes no empty brackets"
 
 
 @visible
