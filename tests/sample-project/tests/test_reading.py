@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-READS = "import bpm; print(bpm.read_position('SAMPLE'))"
+READS = "import bpm; print(bpm.read_position('SAMPLE', timeout=60))"
 
 
 @pytest.fixture
@@ -27,9 +27,11 @@ def channel_access():
 def ioc(channel_access):
     argv = [sys.executable, Path(__file__).with_name("ioc.py")]
     with subprocess.Popen(argv, env=channel_access, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout.readline() == "ready\n"
-        yield
-        server.terminate()
+        try:
+            assert server.stdout.readline() == "ready\n"
+            yield
+        finally:
+            server.terminate()
 
 
 def test_position_from_an_ioc(ioc, channel_access):
