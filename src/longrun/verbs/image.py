@@ -159,9 +159,9 @@ def put_archive(packed: Packed, path: Path, reference: str) -> None:
     listed = path.name in read_sums(path.parent)
     if listed and _is_there(path, packed):
         return
+    with writing(path):
+        path.unlink(missing_ok=True)  # what is wrong takes no room, and has no sum
     if listed:
-        with writing(path):
-            path.unlink(missing_ok=True)
         add_sums(path.parent, {})
     write_archive(packed, path, (reference,))
     add_sums(path.parent, {path.name: fs.sha256_file(path)})
