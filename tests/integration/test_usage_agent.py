@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,8 @@ sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 from usage_maker import end, start  # noqa: E402
 
+UNIT = ROOT / "deploy" / "systemd" / "longrun-usage.service"
+TMPFILES = ROOT / "deploy" / "tmpfiles.d" / "longrun-usage.conf"
 AGENT = [sys.executable, "-m", "longrun.usage", "agent"]
 AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root has users to try it with")
 
@@ -51,9 +56,18 @@ def config(place):
     return kill.configure(place, "lines")
 
 
+def rights() -> list[str]:
+    """Takes from root's rights what the unit takes, so that each test shows that enough is left."""
+    if os.getuid() != 0 or not shutil.which("setpriv"):
+        return []
+    (granted,) = re.findall(r"(?m)^CapabilityBoundingSet=(.*)$", UNIT.read_text())
+    names = [f"+{name.removeprefix('CAP_').lower()}" for name in granted.split()]
+    return ["setpriv", "--no-new-privs", "--bounding-set", ",".join(["-all", *names])]
+
+
 def agent(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*AGENT, "--config", config, *options],
+        [*rights(), *AGENT, "--config", config, *options],
         env=kill.environment(),
         check=False,
         capture_output=True,
@@ -231,3 +245,29 @@ def test_a_users_own_environment_is_looked_at_with_the_users_rights(place, confi
     assert agent(config, "--once").returncode == 0
     (event,) = stored(place)
     assert event["packages"] == {"six": "1.17.0"}
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
+def test_the_unit_is_one_that_systemd_takes(tmp_path):
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/usr/local/bin/longrun-usage", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@AS_ROOT
+@pytest.mark.skipif(not shutil.which("systemd-tmpfiles"), reason="there is no systemd here")
+def test_the_spool_that_tmpfiles_makes_is_one_that_the_agent_takes(place):
+    subprocess.run(["systemd-tmpfiles", "--create", f"--root={place}", TMPFILES], check=True)
+    spool = place / "var/spool/longrun/usage"
+    assert stat.S_IMODE(spool.stat().st_mode) == 0o1733
+    file = place / "usage.toml"
+    file.write_text(
+        f'spool = "{spool}"\nstate = "{place}/state"\nstore = "lines"\n'
+        f'[lines]\ndirectory = "{place}/store"\n'
+    )
+    script = f"umask 077; echo garbage > {spool}/61903.jsonl"
+    subprocess.run(["sh", "-c", script], check=True, user=61903, group=61903, extra_groups=[])
+    done = agent(file, "--once")
+    assert done.returncode == 0, done.stderr
+    assert "1 refused: not JSON" in done.stdout
