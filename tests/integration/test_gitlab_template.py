@@ -279,7 +279,7 @@ from warnings import deprecated
 from bpm.position import position
 from bpm.reading import read_position
 
-__all__ = ["deprecated", "position", "read_position"]
+__all__ = ["position", "read_position"]
 '''
 """An import that nothing uses, and one that 3.11 does not have."""
 
@@ -323,6 +323,8 @@ own:
   before_script:
     - !reference [.longrun, before_script]
     - export WHOSE=own
+  variables:
+    PIP_QUIET: "0"
   script:
     - pip config list
     - python -c "import epics, sys; print('$WHOSE job with', *sys.version_info[:2])"
