@@ -37,6 +37,15 @@ def test_the_key_is_the_agents_alone_and_goes_with_the_retention(tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_a_sites_key_is_neither_made_nor_replaced(tmp_path):
+    file = tmp_path / "key"
+    with pytest.raises(TelemetryError, match="not found") as caught:
+        open_pseudonyms(file, None)
+    assert "copy" in caught.value.remedy
+    first = open_pseudonyms(file, 100, now=0.0).name("operator")
+    assert open_pseudonyms(file, None).name("operator") == first
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"made": 1, "key": "ab"}', '{"made": 1e999}'])
 def test_a_key_that_is_none_is_an_error_and_not_a_weak_key(tmp_path, content):
     file = tmp_path / "key"

@@ -23,7 +23,7 @@ from longrun.usage.distributions import Distributions
 from longrun.usage.event import Event, from_json
 from longrun.usage.machine import boot_id, boot_time, is_over
 from longrun.usage.pair import Pair, make_event, read_pair
-from longrun.usage.pseudonym import open_pseudonyms
+from longrun.usage.pseudonym import Pseudonyms, open_pseudonyms
 from longrun.usage.record import Bounds
 from longrun.usage.spool import Spool
 from longrun.usage.state import DONE, ENDED, PAIRED, STARTED, TOLD, Invocation, State
@@ -151,11 +151,15 @@ class Agent:
         latest = time.time() - self.config.pseudonymise_after * DAY
         if not self._keeps_names():
             latest = float("inf")
-        name = open_pseudonyms(self.config.key, self.config.retention).name
+        name = self._pseudonyms().name
         return [
             replace(event, uid=None, user=name(event.user)) if event.start <= latest else event
             for event in events
         ]
+
+    def _pseudonyms(self) -> Pseudonyms:
+        own = self.config.key.parent == self.config.state
+        return open_pseudonyms(self.config.key, self.config.retention if own else None)
 
     def _keeps_names(self) -> bool:
         """Whether the store may have names: it can change them later, or a site wants it so."""
@@ -170,10 +174,9 @@ class Agent:
             return
         oldest = now - self.config.retention * DAY
         if isinstance(self.store, Keeper):
-            name = open_pseudonyms(self.config.key, self.config.retention).name
             pruned = self.store.prune(oldest)
             latest = now - self.config.pseudonymise_after * DAY
-            renamed = self.store.pseudonymise(latest, name)
+            renamed = self.store.pseudonymise(latest, self._pseudonyms().name)
             self.state.count({"pruned": pruned, "pseudonymised": renamed})
         self.state.forget(DONE, now - REMEMBER)
         self.state.forget(TOLD, oldest)

@@ -2,7 +2,8 @@
 
 A pseudonym is ``u-`` and 12 hex digits of an HMAC of the user's name. Its key never leaves the
 agent's state. After the retention, when no event is left that was named with it, it is made
-anew: then nobody, not even root, can tell who had an older pseudonym.
+anew: then nobody, not even root, can tell who had an older pseudonym. A site that wants a user to
+have one pseudonym everywhere hands out one key, and replaces it when it likes.
 """
 
 from __future__ import annotations
@@ -37,17 +38,24 @@ class Pseudonyms:
         return f"u-{digest.hexdigest()[:12]}"
 
 
-def open_pseudonyms(file: Path, retention: float, *, now: float | None = None) -> Pseudonyms:
+def open_pseudonyms(file: Path, retention: float | None, *, now: float | None = None) -> Pseudonyms:
     """The pseudonyms of a key file, which is made where it is missing or older than so many days.
 
+    Without a retention the file is a site's own: it has to be there, and is not replaced.
     TelemetryError where others can read the file, or it is none of ours.
     """
     now = time.time() if now is None else now
     found = _read(file)
-    if found is None or now - found[0] > retention * DAY:
+    if retention is None:
+        if found is None:
+            raise TelemetryError(
+                f"{file}: not found", remedy="copy the pseudonym.key of another machine there"
+            )
+    elif found is None or now - found[0] > retention * DAY:
         found = (now, secrets.token_bytes(32))
         text = json.dumps({"made": found[0], "key": found[1].hex()}) + "\n"
         write_atomic(file, text, mode=0o600)
+    assert found is not None
     return Pseudonyms(found[1])
 
 
