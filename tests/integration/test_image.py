@@ -466,8 +466,8 @@ def project(tmp_path: Path) -> Path:
     [
         (),
         ("--user=1000:1000",),
-        ("--read-only",),
-        ("--user=4711:4711", "--read-only", "--cap-drop=all"),
+        ("--read-only", "--tmpfs=/tmp"),
+        ("--user=4711:4711", "--read-only", "--tmpfs=/tmp", "--cap-drop=all"),
     ],
     ids=["root", "user", "read-only", "any user"],
 )
