@@ -220,14 +220,14 @@ def test_a_full_buffer_leaves_records_in_the_spool(tmp_path):
     desk = Desk(tmp_path, buffer_mb=1)
     desk.store.away = StoreAway("away")
     with pytest.raises(StoreAway):
-        desk.round(*(start(n) + end(n) for n in range(1500)))
-    desk.round(start(2000), end(2000))
+        desk.round(*(start(n) + end(n) for n in range(3000)))
+    desk.round(start(4000), end(4000))
     assert desk.own.exists()
     assert read_status(desk.config, desk.state).full
     desk.store.away = None
     desk.again().round()
     desk.round()
-    assert len(desk.stored) == 1501
+    assert len(desk.stored) == 3001
     assert not read_status(desk.config, desk.state).full
 
 
@@ -365,4 +365,18 @@ def test_what_is_done_is_forgotten_after_a_while(desk, monkeypatch):
     monkeypatch.setattr(agents, "REMEMBER", -1.0)
     desk.state.write_note("kept", "0")
     desk.round()
-    assert desk.state.phases() == {}
+    desk.write(start(1), end(1))
+    desk.round()
+    assert len(desk.store.puts) == 2
+
+
+def test_what_has_no_end_is_forgotten_unless_it_runs(tmp_path, monkeypatch):
+    desk = Desk(tmp_path, hold_hours=0)
+    desk.round(start(1), start(2, of=GONE))
+    assert desk.state.open() == 2
+    monkeypatch.setattr(agents, "LATE", -1.0)
+    desk.state.write_note("kept", "0")
+    desk.round()
+    assert desk.state.open() == 1
+    desk.round(end(1))
+    assert {event.exit for event in desk.stored} == {"ok", "none"}

@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,6 +207,17 @@ def test_a_spool_that_is_not_there_or_not_roots_is_an_error_with_a_remedy(desk):
         os.chown(desk.spool, 1000, 1000)
         with pytest.raises(TelemetryError, match="belongs to uid 1000"):
             desk.round()
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no other file system")
+def test_claims_on_another_file_system_are_an_error_and_the_records_stay(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        desk = Desk(tmp_path, claimed=f"{elsewhere}/claimed")
+        desk.write(start(1), end(1))
+        with pytest.raises(TelemetryError, match="another file system") as caught:
+            desk.round()
+        assert "set claimed" in caught.value.remedy
+        assert desk.own.read_bytes() == start(1) + end(1)
 
 
 def test_the_agents_own_directory_is_its_own(desk):

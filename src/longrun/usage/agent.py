@@ -33,8 +33,11 @@ from longrun.usage.stores import Keeper, Store
 BATCH = 5000
 """Events that a store is given at once."""
 
-REMEMBER = 7 * DAY
+REMEMBER = DAY
 """Seconds for which ids are kept of what is done, so that a record that comes again is known."""
+
+LATE = 7 * DAY
+"""Seconds for which an end is awaited of a process that seems gone; a container may hide it."""
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 900.0
 """Seconds until a store that was away is asked again: doubled each time, up to the longest."""
@@ -179,12 +182,13 @@ class Agent:
             renamed = self.store.pseudonymise(latest, self._pseudonyms().name)
             self.state.count({"pruned": pruned, "pseudonymised": renamed})
         self.state.forget(DONE, now - REMEMBER)
-        self.state.forget(TOLD, oldest)
+        told = self.state.invocations(TOLD, before=now - LATE, most=1_000_000)
+        self.state.forget_ids([each.id for each in told if is_over(each.id, boot_time())])
         self.state.shrink()
         self.state.write_note("kept", repr(now))
 
     def _has_room(self) -> bool:
-        """Whether the state may grow; if not, records stay in the spool."""
+        """Whether more may wait for the store; if not, records stay in the spool."""
         _, size = self.state.waiting()
         full = size > self.config.buffer
         if full != bool(self.state.note("full")):

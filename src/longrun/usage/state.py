@@ -234,6 +234,11 @@ class State:
                 "DELETE FROM invocations WHERE phase = ? AND read < ?", (phase, before)
             )
 
+    def forget_ids(self, ids: Sequence[str]) -> None:
+        """Forget some invocations."""
+        with self.transaction():
+            self._db.executemany("DELETE FROM invocations WHERE id = ?", [(id_,) for id_ in ids])
+
     # outbox
 
     def batch(self, most: int) -> list[str]:
@@ -260,12 +265,20 @@ class State:
             self._count({"events": count})
 
     def waiting(self) -> tuple[int, int]:
-        """Events in the outbox, and the bytes that the database takes."""
-        (count,) = self._db.execute("SELECT count(*) FROM outbox").fetchone()
+        """Events in the outbox and, estimated from the newest, their bytes; without reading all."""
+        first, last = self._db.execute("SELECT min(seq), max(seq) FROM outbox").fetchone()
+        if last is None:
+            return 0, 0
+        (length,) = self._db.execute(
+            "SELECT avg(length(event)) FROM (SELECT event FROM outbox ORDER BY seq DESC LIMIT 100)"
+        ).fetchone()
+        return last - first + 1, int((last - first + 1) * length)
+
+    def size(self) -> int:
+        """Bytes that the database takes."""
         (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
         (size,) = self._db.execute("PRAGMA page_size").fetchone()
-        return count, (pages - free) * size
+        return int(pages * size)
 
     def shrink(self) -> None:
         """Give pages that are free back to the file system, as after a store was long away."""
@@ -319,9 +332,12 @@ class State:
         """Every counter, by name."""
         return dict(self._db.execute("SELECT name, value FROM counters ORDER BY name"))
 
-    def phases(self) -> dict[int, int]:
-        """How many invocations are in which phase."""
-        return dict(self._db.execute("SELECT phase, count(*) FROM invocations GROUP BY phase"))
+    def open(self) -> int:
+        """How many invocations have no end."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM invocations WHERE phase IN (?, ?)", (STARTED, TOLD)
+        ).fetchone()
+        return int(count)
 
     def _note(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))

@@ -12,7 +12,7 @@ from longrun.errors import TelemetryError
 from longrun.term import duration, paint, print_rows, size
 from longrun.usage.config import Config, load_config
 from longrun.usage.spool import Spool
-from longrun.usage.state import DATABASE, STARTED, TOLD, State
+from longrun.usage.state import DATABASE, State
 
 REFUSED = "refused: "
 
@@ -25,7 +25,8 @@ class Status:
     spool_files: int
     spool_bytes: int
     waiting: int
-    buffer_bytes: int
+    waiting_bytes: int
+    state_bytes: int
     running: int
     last_round: float
     last_stored: float
@@ -69,14 +70,14 @@ def read_status(config: Config, state: State) -> Status:
     except TelemetryError as wrong:
         files, count, error = 0, 0, wrong.message
     waiting, kept = state.waiting()
-    phases = state.phases()
     return Status(
         store=config.store,
         spool_files=files,
         spool_bytes=count,
         waiting=waiting,
-        buffer_bytes=kept,
-        running=phases.get(STARTED, 0) + phases.get(TOLD, 0),
+        waiting_bytes=kept,
+        state_bytes=state.size(),
+        running=state.open(),
         last_round=float(state.note("round") or 0.0),
         last_stored=float(state.note("stored") or 0.0),
         error=error,
@@ -92,7 +93,7 @@ def _rows(found: Status) -> Iterator[tuple[str, str]]:
     yield "store", f"{found.store}: took events {_ago(found.last_stored)}"
     if found.error:
         yield "store", paint("red", f"{found.error}")
-    yield "waiting", f"{found.waiting:,} events; the state takes {size(found.buffer_bytes)}"
+    yield "waiting", f"{found.waiting:,} events, {size(found.waiting_bytes)}"
     if found.full:
         yield "waiting", paint("red", "the buffer is full: records stay in the spool")
     yield "no end", f"{found.running:,} invocations, which run still or were killed"
@@ -113,7 +114,8 @@ def metrics(found: Status) -> str:
         "spool_files": found.spool_files,
         "spool_bytes": found.spool_bytes,
         "waiting_events": found.waiting,
-        "state_bytes": found.buffer_bytes,
+        "waiting_bytes": found.waiting_bytes,
+        "state_bytes": found.state_bytes,
         "open_invocations": found.running,
         "last_round_timestamp_seconds": found.last_round,
         "last_stored_timestamp_seconds": found.last_stored,
