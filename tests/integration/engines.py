@@ -101,12 +101,13 @@ def settings(place: Path) -> dict[str, str]:
 def docker(place: Path) -> Iterator[Engine]:
     """A Docker whose daemon ends with this program, whatever becomes of it.
 
-    The daemon has a network namespace of its own: another daemon would lose its bridge to it.
+    The daemon has a network namespace of its own, as another one would lose its bridge to it, and
+    one for mounts, of which none is left when it is killed.
     """
     assert shutil.which("dockerd"), "dockerd: not found: apt-get install docker.io"
     address = f"unix://{place}/socket"
     argv = [
-        *("setpriv", "--pdeathsig", "TERM", "unshare", "--net", "dockerd"),
+        *("setpriv", "--pdeathsig", "TERM", "unshare", "--net", "--mount", "dockerd"),
         *(f"--data-root={place}/data", f"--exec-root={place}/exec", f"--pidfile={place}/pid"),
         *(f"--host={address}", "--iptables=false", "--ip6tables=false", "--bridge=none"),
     ]
