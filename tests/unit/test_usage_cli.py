@@ -22,8 +22,9 @@ PACKAGE = ROOT / "src" / "longrun"
 HOOKED = r"""
 import json, os, sys
 uid, spool = os.getuid(), os.environ["LONGRUN_USAGE"]
-with open(f"{spool}/{uid}.jsonl", "ab") as file:
-    file.write(bytes.fromhex(sys.argv[1]))
+file = os.open(f"{spool}/{uid}.jsonl", os.O_WRONLY | os.O_APPEND)  # as the hook, it makes none
+assert os.fstat(file).st_mode & 0o777 == 0o600
+os.write(file, bytes.fromhex(sys.argv[1]))
 print("the command's own output")
 sys.exit(int(sys.argv[2]))
 """

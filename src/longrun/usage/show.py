@@ -58,6 +58,8 @@ def show(arguments: argparse.Namespace) -> int:
 
 def _run(command: Sequence[str], spool: Path, *, quiet: bool) -> int:
     env = os.environ | {"LONGRUN_USAGE": str(spool)}
+    # the hook makes no file where a variable says, lest who sets it has others make theirs
+    (spool / f"{os.getuid()}.jsonl").touch(mode=0o600)
     sys.stdout.flush()
     return attach(command, env=env, stdout=sys.stderr.fileno() if quiet else None)
 
