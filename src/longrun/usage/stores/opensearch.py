@@ -81,6 +81,8 @@ if (found instanceof Map) {
     names.add(one.getKey()); pairs.add(one.getKey() + '==' + one.getValue());
   }
 }
+names.sort((one, other) -> one.compareTo(other));
+pairs.sort((one, other) -> one.compareTo(other));
 ctx.package_name = names; ctx.package = pairs;
 ctx.start = Math.round(ctx.start * 1000.0);
 if (ctx.end != null) { ctx.end = Math.round(ctx.end * 1000.0); }
@@ -104,8 +106,8 @@ def document(event: Event) -> dict[str, Any]:
     found["start"] = millis(event.start)
     found["end"] = None if event.end is None else millis(event.end)
     found["series"] = ".".join(event.python.split(".")[:2])
-    found["package"] = [f"{name}=={version}" for name, version in packages.items()]
-    found["package_name"] = list(packages)
+    found["package"] = sorted(f"{name}=={version}" for name, version in packages.items())
+    found["package_name"] = sorted(packages)
     return found
 
 
