@@ -282,7 +282,7 @@ def published(checkout, made, tmp_path, monkeypatch):
 
 def test_it_is_beside_the_archive_and_in_its_sums(published):
     context, _, packed, publish = published
-    bill = publish()
+    bill = publish().bill
     assert bill == context.root / "dist/longrun-ci-2026.1-py313.cdx.json"
     document = json.loads(bill.read_bytes())
     assert document["metadata"]["component"]["purl"].startswith(f"pkg:oci/ci@{packed.digest}")
@@ -290,18 +290,18 @@ def test_it_is_beside_the_archive_and_in_its_sums(published):
     assert f"{fs.sha256_file(bill)}  {bill.name}\n" in sums
     assert "longrun-ci-2026.1-py313.oci.tar\n" in sums
     before = bill.read_bytes()
-    assert publish().read_bytes() == before
+    assert publish().bill.read_bytes() == before
 
 
 def test_a_push_attaches_it_to_what_was_pushed(published, capsys):
     context, step, _, publish = published
-    bill = publish()
+    files = publish()
     with running() as registry:
-        verb.push_image(context, step, bill, registry.host, overwrite=False)
-        verb.push_image(context, step, bill, registry.host, overwrite=False)
+        verb.push_image(context, step, files, registry.host, overwrite=False)
+        verb.push_image(context, step, files, registry.host, overwrite=False)
         reference = parse_reference(f"{registry.host}/{step.spec.reference}")
         (artifact,) = attach.attached(reference, KIND)
         (file,) = attach.fetch(reference, artifact)
-    assert (file.name, file.media_type) == (bill.name, "application/vnd.cyclonedx+json")
-    assert file.content == bill.read_bytes()
+    assert (file.name, file.media_type) == (files.bill.name, "application/vnd.cyclonedx+json")
+    assert file.content == files.bill.read_bytes()
     assert artifact.digest in capsys.readouterr().out
