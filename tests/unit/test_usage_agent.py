@@ -206,6 +206,22 @@ def test_a_full_disk_takes_nothing_by_halves(desk):
     assert desk.refused == {}
 
 
+def test_what_another_version_left_does_not_stop_the_agent(desk):
+    desk.agent._patience.failed()
+    desk.round(start(1), start(2), start(3), end(3))
+    desk.state._db.execute("UPDATE invocations SET first = x'78' WHERE id = ?", (record_id(1),))
+    desk.state._db.execute("""INSERT INTO outbox (event) VALUES ('{"v": 9}')""")
+    events = desk.again().round(end(1), end(2))
+    assert [event.python for event in events] == ["", "3.13.5", "3.13.5"]
+    desk.write(start(4))
+    desk.round()
+    desk.state._db.execute("UPDATE invocations SET first = x'78' WHERE id = ?", (record_id(4),))
+    desk.agent.config = replace(desk.config, hold=-1.0)
+    desk.round()
+    assert len(desk.stored) == 3
+    assert desk.refused == {"of another version": 2}
+
+
 def test_a_database_that_is_none_is_an_error_with_a_remedy(desk):
     desk.state.close()
     desk.state.file.write_bytes(b"not a database" * 1000)

@@ -10,7 +10,7 @@ import pwd
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -132,8 +132,11 @@ class Agent:
 
     def _queue(self, found: list[Invocation], phase: int) -> None:
         pairs = [read_pair(each) for each in found]
+        if unknown := [pair.found.id for pair in pairs if not pair.known]:
+            self.state.forget_ids(unknown)
+            self.state.count({"refused: of another version": len(unknown)})
         self._distributions.look(site for pair in pairs for site in pair.sites())
-        events = [(pair.found.id, self._event(pair).to_json()) for pair in pairs]
+        events = [(pair.found.id, self._event(pair).to_json()) for pair in pairs if pair.known]
         if events:
             self.state.queue(events, phase)
 
@@ -145,9 +148,17 @@ class Agent:
     def ship(self, stop: Callable[[], bool]) -> None:
         """Give the store everything that waits; StoreAway where it does not take it."""
         while not stop() and (lines := self.state.batch(BATCH)):
-            events = {event.id: event for event in map(from_json, lines)}
+            events = {event.id: event for event in self._read(lines)}
             self.store.put(self._named(events.values()))
             self.state.stored(len(lines))
+
+    def _read(self, lines: list[str]) -> Iterator[Event]:
+        """Events of the outbox; one that another version of this program left is counted."""
+        for line in lines:
+            try:
+                yield from_json(line)
+            except TelemetryError:
+                self.state.count({"refused: of another version": 1})
 
     def _named(self, events: Iterable[Event]) -> list[Event]:
         """Events with users' names, or with pseudonyms where it is time for those."""

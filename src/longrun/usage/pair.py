@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from longrun.usage.event import NONE, Event
-from longrun.usage.record import Bounds, End, Start, parse
+from longrun.usage.record import BadRecord, Bounds, End, Record, Start, parse
 from longrun.usage.state import Invocation
 
 ALL_TIMES = Bounds()
@@ -33,18 +33,34 @@ class Pair:
     start: Start | None
     end: End | None
 
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.start or self.end)
+
     def sites(self) -> set[tuple[int, str]]:
         """Whose record names which site directories."""
         return {(self.found.uid, place) for place in self.end.use} if self.end else set()
 
 
 def read_pair(found: Invocation) -> Pair:
-    """The records of an invocation as the state keeps them: lines that were once accepted."""
-    start = None if found.first is None else parse(found.first, ALL_TIMES)
-    end = None if found.last is None else parse(found.last, ALL_TIMES)
-    assert not isinstance(start, End)
-    assert not isinstance(end, Start)
-    return Pair(found=found, start=start, end=end)
+    """The records of an invocation as the state keeps them: lines that were once accepted.
+
+    Another version may have accepted more than this one does: such a record is as if it were lost.
+    """
+    start, end = _record(found.first), _record(found.last)
+    return Pair(
+        found=found,
+        start=start if isinstance(start, Start) else None,
+        end=end if isinstance(end, End) else None,
+    )
+
+
+def _record(line: bytes | None) -> Record | None:
+    try:
+        return None if line is None else parse(line, ALL_TIMES)
+    except BadRecord:
+        return None
 
 
 def make_event(pair: Pair, *, host: str, user: str, packages: Mapping[str, str]) -> Event:
