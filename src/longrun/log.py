@@ -220,7 +220,9 @@ def failure_lines(
         lines.append(f"log:     {log}")
     if blocked:
         lines.append(f"blocks:  {', '.join(other.id for other in blocked)}")
-    lines.append(f"retry:   {retry} --step {step.id}")
+    # images, bases and systems are in no plan of `build`
+    alone = step.kind not in ("part", "image", "base", "system")
+    lines.append(f"retry:   {retry} --step {step.id}" if alone else "retry:   the same command")
     return lines
 
 

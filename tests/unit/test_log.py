@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def test_a_failure_says_all_that_is_needed_to_go_on(steps, tmp_path):
     ):
         assert expected in printed
     assert "line 900" not in printed
+
+
+def test_what_build_does_not_plan_is_retried_by_its_own_command(steps, tmp_path):
+    out = io.StringIO()
+    reporter = PlainReporter({}, jobs=2, retry="./build.py build 2026.1", out=out)
+    part = replace(steps[0], kind="part")
+    reporter.failed(part, BuildError("disk full", remedy="make room"), tmp_path / "no.log", [])
+    assert "retry:   the same command\n" in out.getvalue()
 
 
 def test_gitlab_gets_sections_that_open_and_close(steps):
