@@ -12,13 +12,14 @@ from longrun.cli import make_parser
 from longrun.errors import LongrunError
 from longrun.schema import SINGULAR
 from longrun.specs import KINDS, describe
+from longrun.usage import cli
 
 NOTE = "<!-- made by ./build.py generate; edit the docstrings and help texts instead -->\n"
 
 
 def pages() -> dict[str, str]:
     """File name below ``docs/reference/`` to text."""
-    return {"commands.md": commands_page(), "specs.md": specs_page()}
+    return {"commands.md": commands_page(), "specs.md": specs_page(), "usage.md": usage_page()}
 
 
 def commands_page() -> str:
@@ -29,13 +30,7 @@ def commands_page() -> str:
 def _commands() -> Iterator[str]:
     yield NOTE
     yield "# Commands\n"
-    for name, verb in verbs().items():
-        yield f"## `./build.py {name}`\n\n{verb.description}.\n"
-        yield "| argument | meaning |\n| --- | --- |"
-        # not format_help, whose form differs from one Python to the next
-        for action in verb._actions:
-            yield f"| `{_names(action)}` | {action.help} |"
-        yield ""
+    yield from _tables("./build.py", make_parser())
     yield "## Exit codes\n\n| code | meaning |\n| --- | --- |\n| 0 | Done. |"
     classes: list[type[LongrunError]] = [LongrunError, *LongrunError.__subclasses__()]
     for error in classes:
@@ -43,16 +38,36 @@ def _commands() -> Iterator[str]:
     yield "| 130 | Interrupted; finished steps are kept. |\n"
 
 
-def verbs() -> dict[str, argparse.ArgumentParser]:
-    """The parser of each verb."""
-    for action in make_parser()._actions:
+def usage_page() -> str:
+    """Every verb of the usage agent's program, with its options."""
+    parts = [NOTE, "# `longrun-usage`\n", *_tables("longrun-usage", cli.make_parser())]
+    codes = (
+        "Exit codes are those of [`build.py`](commands.md#exit-codes); `show` ends as its command."
+    )
+    return "\n".join([*parts, codes, ""])
+
+
+def _tables(program: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    for name, verb in verbs(parser).items():
+        yield f"## `{program} {name}`\n\n{(verb.description or '').rstrip('.')}.\n"
+        yield "| argument | meaning |\n| --- | --- |"
+        # not format_help, whose form differs from one Python to the next
+        for action in verb._actions:
+            yield f"| `{_names(action)}` | {action.help} |"
+        yield ""
+
+
+def verbs(parser: argparse.ArgumentParser | None = None) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each verb; those of ``build.py`` if no other parser is given."""
+    for action in (parser or make_parser())._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
     return {}
 
 
 def _names(action: argparse.Action) -> str:
-    value = action.metavar if isinstance(action.metavar, str) else ""
+    choices = f"{{{','.join(map(str, action.choices))}}}" if action.choices else ""
+    value = action.metavar if isinstance(action.metavar, str) else choices
     if not action.option_strings:
         return f"[{value}]" if action.nargs in ("?", "*") else value
     takes_value = action.nargs != 0

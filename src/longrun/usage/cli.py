@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
 
 from longrun import __version__
 from longrun.errors import LongrunError
+from longrun.usage import report_verb
 
 DESCRIPTION = "Tells which Python, of which packages, is used where, without asking anybody."
 
@@ -39,8 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _config(sub)
 
-    if importlib.util.find_spec("longrun.usage.report_verb"):
-        importlib.import_module("longrun.usage.report_verb").add(verbs)
+    report_verb.add(verbs)
     return parser
 
 
