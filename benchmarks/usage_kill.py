@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
 FIRST_UID = 61000
 
 WRITER = r"""
@@ -211,12 +212,10 @@ def judge(place: Path, kills: int, store: str, counters: dict[str, int]) -> Verd
 def stored(directory: Path, store: str) -> Iterator[tuple[str, str]]:
     """Record id and kind of exit of every event in a store."""
     if store == "parquet":
-        import duckdb
+        from longrun.usage.stores.parquet import Reader
 
-        files = f"{directory}/day=*/*.parquet"
-        rows: Sequence[tuple[str, str]] = duckdb.sql(
-            f'SELECT id, "exit" FROM read_parquet({files!r})'  # noqa: S608
-        ).fetchall()
+        with Reader(directory, 0, 1e11) as reader:
+            rows: Sequence[tuple[str, ...]] = reader.rows('SELECT id, "exit" FROM events')
     else:
         lines = [line for file in sorted(directory.iterdir()) for line in file.open()]
         rows = [(event["id"], event["exit"]) for event in map(json.loads, lines)]
