@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from programs import attempt
+
 WALLS = ("--rm", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=512:512")
 """An engine's own limits may be higher than this machine lets root set."""
 
@@ -78,7 +80,7 @@ def podman(place: Path) -> Iterator[Engine]:
     try:
         yield Engine("podman", {"HOME": "/root", "PATH": os.environ["PATH"], **settings(place)})
     finally:
-        subprocess.run(["umount", "--lazy", place / "images/overlay"], check=False)
+        attempt("umount", "--lazy", place / "images/overlay")
         remove(place / "images/overlay")
 
 
