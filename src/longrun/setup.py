@@ -116,6 +116,19 @@ TOOLS: dict[str, Tool] = {
         Tool("openssl", "openssl", "openssl", "tests: makes certificates"),
         Tool("zstd", "zstd", "zstd", "tests: plain tar unpacks the archive"),
         Tool("git", "git", "git", "tests: a fresh checkout"),
+        Tool("mvn", "maven", "maven", "tests: the jars of an OpenSearch node"),
+        Tool(
+            "rsyslogd",
+            "rsyslog rsyslog-elasticsearch",
+            "rsyslog rsyslog-elasticsearch rsyslog-mmjsonparse",
+            "tests: events through rsyslog",
+            (
+                "sh",
+                "-c",
+                "for place in /usr/lib/*/rsyslog /usr/lib64/rsyslog; do"
+                ' test -e "$place/omelasticsearch.so" && exit 0; done; exit 1',
+            ),
+        ),
     )
 }
 
@@ -144,6 +157,8 @@ TEST_TOOLS = (
     "redis-server",
     "mosquitto",
     "cc",
+    "mvn",
+    "rsyslogd",
 )
 """What `./build.py test` needs beside what a build needs."""
 

@@ -489,3 +489,89 @@ def test_of_several_nodes_one_that_answers_is_enough(node, tmp_path, said):
     store = OpenSearchStore(search, host="c", rejected=rejected, say=said.append)
     store.put([replace(make_event(1), name="x")])
     assert node.count() == 1
+
+
+# reports and dashboards
+
+
+def test_a_report_of_a_cluster_is_that_of_the_files(node, make_store, tmp_path):
+    from test_usage_report import EVENTS, NOW, SPAN
+
+    from longrun.usage.report import make_report
+    from longrun.usage.report_duckdb import ParquetSource
+    from longrun.usage.report_opensearch import OpenSearchSource
+    from longrun.usage.stores.parquet import ParquetStore
+
+    setup(node.search(), "longrun-usage", days=400, replicas=0)
+    make_store(node.url).put(EVENTS)
+    files = ParquetStore(tmp_path / "data")
+    files.put(EVENTS)
+    with ParquetSource(tmp_path / "data", SPAN) as source:
+        wanted = make_report(source, SPAN, retire="", now=NOW)
+    with OpenSearchSource(node.search(), "longrun-usage", SPAN) as source:
+        found = make_report(source, SPAN, retire="", now=NOW)
+    assert replace(found, source=wanted.source) == wanted
+
+
+def test_more_groups_than_a_page_has_are_all_counted(node, make_store, monkeypatch):
+    from test_usage_report import SPAN
+
+    from longrun.usage import report_opensearch
+    from longrun.usage.report_opensearch import OpenSearchSource
+
+    monkeypatch.setattr(report_opensearch, "PAGE", 3)
+    setup(node.search(), "longrun-usage", days=400, replicas=0)
+    make_store(node.url).put([make_event(n, name=f"program{n}") for n in range(10)])
+    with OpenSearchSource(node.search(), "longrun-usage", SPAN) as source:
+        found = {one.keys[0]: one.count.invocations for one in source.group(["name"])}
+        assert found == {f"program{n}": 1 for n in range(10)}
+        monkeypatch.setattr(report_opensearch, "MOST", 5)
+        with pytest.raises(TelemetryError, match="more than 5 groups"):
+            source.group(["name"])
+
+
+def test_a_cluster_without_events_has_an_empty_report(node):
+    from test_usage_report import NOW, SPAN
+
+    from longrun.usage.report import make_report
+    from longrun.usage.report_opensearch import OpenSearchSource
+
+    with OpenSearchSource(node.search(), "longrun-usage", SPAN) as source:
+        report = make_report(source, SPAN, retire="", now=NOW)
+    assert report.totals.invocations == 0
+
+
+def test_each_visualization_is_answered(node, make_store):
+    """What a dashboard's table or plot asks, asked of the real mapping."""
+    from test_usage_opensearch import fields_of, visualizations
+
+    setup(node.search(), "longrun-usage", days=400, replicas=0)
+    make_store(node.url).put([make_event(1, forbidden=("PYTHONPATH",), exc="KeyError", ci="x")])
+    node.count()
+    search = node.search()
+    for one in visualizations():
+        for field in fields_of(one):
+            aggs = {"one": {"terms": {"field": field}}}
+            path = "/longrun-usage-*/_search"
+            answer = search.call("POST", path, {"size": 0, "aggs": aggs}).json()
+            assert answer["aggregations"]["one"]["buckets"], (one["id"], field)
+
+
+def test_the_verb_sets_a_cluster_up_and_reports_from_it(node, make_store, capsys, tmp_path):
+    from longrun.usage import cli
+
+    config = tmp_path / "usage.toml"
+    config.write_text(f'store = "opensearch"\n[opensearch]\nurl = "{node.url}"\n')
+    words = ("setup-store", "--config", str(config), "--replicas", "0")
+    assert cli.main([*words]) == 0
+    text = capsys.readouterr().out
+    assert "created" in text
+    assert "no index state management" in text
+    assert cli.main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["template"] == "unchanged"
+    make_store(node.url).put([make_event(1)])
+    words = ("report", "--config", str(config), "--since", "2025-11-01", "--by", "package")
+    assert cli.main([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["name"] for row in rows} == {"numpy", "pyepics"}
+    assert cli.main(["report", "--opensearch", node.url, "--config", str(config)]) == 0

@@ -133,11 +133,12 @@ class Search:
     def pauses(self) -> Sequence[float | None]:
         """Seconds to wait after each failure, twice as long each time; None: give up."""
         pauses: list[float | None] = []
-        spent, pause = 0.0, 0.25
-        while spent + pause <= self.patience:
+        left, pause = self.patience, 0.25
+        while left > 0:
+            pause = min(pause, left)
             # so that five hundred agents do not come back at one moment
-            pauses.append(pause * random.uniform(0.5, 1.0))
-            spent += pause
+            pauses.append(pause * random.uniform(0.5, 1.5))
+            left -= pause
             pause = min(2 * pause, LONGEST)
         return [*pauses, None]
 
