@@ -89,7 +89,7 @@ def stored(place: Path) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("store", ["lines", "parquet"])
 def test_an_agent_killed_under_load_loses_and_doubles_nothing(place, store):
-    verdict = kill.run(place, kills=15, writers=4, store=store, rest=0.002)
+    verdict = kill.run(place, kills=15, writers=6, store=store)
     assert verdict.begun > 100
     assert (verdict.lost, verdict.doubled, verdict.unpaired, verdict.foreign) == (0, 0, 0, 0)
     assert verdict.refused == {}

@@ -56,7 +56,7 @@ def test_the_environment_stands_before_the_file(config):
     [
         ("spool = 'here'", "spool: expected a path that begins with /, found 'here'", "mend spool"),
         ("store = 'mongo'", "store: expected 'parquet' or 'opensearch' or 'lines'", "mend store"),
-        ("interval_seconds = 0", "expected a number, between 0.1 and 86400", ""),
+        ("interval_seconds = 0", "expected a number, between 0.01 and 86400", ""),
         ("interval_seconds = true", "expected a number, found True", ""),
         ("retention_days = 0", "expected a number, 1 or more", ""),
         ("hold_hours = nan", "hold_hours: expected a number", ""),

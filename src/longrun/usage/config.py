@@ -192,7 +192,7 @@ def make_config(file: Path, document: Mapping[str, Any], environ: Mapping[str, s
         claimed=options.path("claimed", spool.with_name(f"{spool.name}.claimed")),
         state=state,
         store=options.text("store", "parquet", choices=KINDS),
-        interval=options.number("interval_seconds", 60, least=0.1, most=DAY),
+        interval=options.number("interval_seconds", 60, least=0.01, most=DAY),
         hold=options.number("hold_hours", 24, most=24 * 400) * HOUR,
         retention=options.number("retention_days", 400, least=1),
         pseudonymise_after=options.number("pseudonymise_after_days", 30),
