@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -180,6 +182,8 @@ def test_the_program_is_the_same_bytes_wherever_it_is_made(tmp_path):
     (copy / "usage" / "__pycache__" / "x.pyc").write_text("x")
     (copy / "usage" / ".swp").write_text("x")
     assert program(copy) == program(PACKAGE)
+    with zipfile.ZipFile(io.BytesIO(program(PACKAGE))) as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def _made(directory: Path) -> Path:
