@@ -543,7 +543,7 @@ def test_a_cluster_without_events_has_an_empty_report(node):
 
 def test_each_visualization_is_answered(node, make_store):
     """What a dashboard's table or plot asks, asked of the real mapping."""
-    from test_usage_opensearch import fields_of, visualizations
+    from usage_dashboards import fields_of, visualizations
 
     setup(node.search(), "longrun-usage", days=400, replicas=0)
     make_store(node.url).put([make_event(1, forbidden=("PYTHONPATH",), exc="KeyError", ci="x")])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from usage_dashboards import fields_of, objects, visualizations
 from usage_events import make_event
 
 from longrun.errors import SpecError, StoreAway, TelemetryError
@@ -22,10 +22,6 @@ from longrun.usage.stores.opensearch import (
     document,
     policy,
     template,
-)
-
-DASHBOARDS = (
-    Path(__file__).resolve().parents[2] / "deploy" / "opensearch" / "longrun-dashboards.ndjson"
 )
 
 
@@ -183,24 +179,6 @@ def test_no_table_is_no_cluster(tmp_path):
 
 
 # dashboards
-
-
-def objects() -> list[dict]:
-    *found, summary = [json.loads(line) for line in DASHBOARDS.read_text().splitlines()]
-    assert summary["exportedCount"] == len(found)
-    return found
-
-
-def visualizations() -> list[dict]:
-    return [one for one in objects() if one["type"] == "visualization"]
-
-
-def fields_of(visualization: dict) -> set[str]:
-    """The fields that it counts by, and those of its query."""
-    state = json.loads(visualization["attributes"]["visState"])
-    fields = {agg["params"]["field"] for agg in state["aggs"] if "field" in agg["params"]}
-    meta = visualization["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"]
-    return fields | set(re.findall(r"(\w+):", json.loads(meta)["query"]["query"]))
 
 
 def test_each_visualization_asks_for_fields_that_are_there_and_can_be_counted():

@@ -76,6 +76,8 @@ COLUMNS = {
     "more": "INTEGER",
 }
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -291,7 +293,8 @@ class ParquetStore:
         """Put events into the table ``incoming``; of one id the last counts."""
         last = {event.id: event for event in events}
         lines = self.directory / ".incoming.json"
-        lines.write_text("".join(f"{event.to_json()}\n" for event in last.values()), "utf-8")
+        text = "".join(f"{_encode(event.document())}\n" for event in last.values())
+        lines.write_text(text, "utf-8")
         try:
             columns = ", ".join(f"{_quoted(n)}: {_text(kind)}" for n, kind in COLUMNS.items())
             self._db.execute(
