@@ -1,6 +1,7 @@
 """Kills the agent of telemetry at random points under load, and counts what is lost or doubled.
 
-    $E/bin/python benchmarks/usage_kill.py [--kills 100] [--writers 4] [--store lines]
+    $E/bin/python benchmarks/usage_kill.py [--kills 100] [--writers 8] [--store lines]
+    $E/bin/python benchmarks/usage_kill.py --hook PREFIX/bin/python3.13
 
 Writers are processes that do what the hook does: they open their user's file, look whether it is
 theirs, write one line, and close; some dawdle with the file open. Each keeps a ledger of what it
@@ -12,6 +13,9 @@ killed in all parts of it, also between the store and its own state. With ``--re
 always more to read than it can, and it is mostly killed while it reads. An agent without the
 lease, a store that takes the same events twice and an outbox that is emptied too early were each
 found within 40 kills of the former.
+
+With ``--hook``, writers start an interpreter that has the real hook, again and again. That knows
+one spool only: so all of it runs, as root, in a mount namespace with a ``/var/spool`` of its own.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 FIRST_UID = 61000
+INSIDE = "USAGE_KILL_INSIDE"
+"""Set in the mount namespace that ``--hook`` makes."""
 
 WRITER = r"""
 import errno, json, os, random, signal, stat, sys, time
@@ -97,6 +103,30 @@ while going:
     time.sleep(rest)
 """
 
+STARTER = r"""
+import os, signal, subprocess, sys
+
+_, ledger, uid, _, rest, python = sys.argv[1:]
+book = open(ledger, "a", buffering=1)
+os.setgroups([])
+os.setresgid(int(uid), int(uid), int(uid))
+os.setresuid(int(uid), int(uid), int(uid))
+going = True
+
+
+def stop(*_):
+    global going
+    going = False
+
+
+signal.signal(signal.SIGTERM, stop)
+while going:
+    popen = subprocess.Popen([python, "-Ic", "import json"], env={}, start_new_session=True)
+    assert popen.wait() == 0
+    print("start", popen.pid, file=book)
+    print("end", popen.pid, file=book)
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -131,11 +161,12 @@ def run(
     store: str = "lines",
     seed: int = 0,
     rest: float = 0.02,
+    hook: str = "",
 ) -> Verdict:
     """Write, kill, and count below a directory that everybody can enter."""
     dice = random.Random(seed)
-    config = configure(place, store)
-    with writing(place, writers, seed, rest):
+    config = configure(place, store, hook)
+    with writing(place, writers, seed, rest, hook):
         for _ in range(kills):
             killed(config, dice.uniform(0.1, 1.2))
     for _ in range(3):  # the last writers may have written after the first of these looked for them
@@ -145,7 +176,8 @@ def run(
             check=True,
             capture_output=True,
         )
-    return judge(place, kills, store, json.loads(done.stdout)["status"]["counters"])
+    counters = json.loads(done.stdout)["status"]["counters"]
+    return judge(place, kills, store, counters, by_process=bool(hook))
 
 
 AGENT = (sys.executable, "-m", "longrun.usage", "agent")
@@ -156,28 +188,33 @@ def environment() -> dict[str, str]:
     return {"PYTHONPATH": str(ROOT / "src"), "PATH": os.environ["PATH"], "LONGRUN_USAGE": "off"}
 
 
-def configure(place: Path, store: str) -> Path:
+def configure(place: Path, store: str, hook: str = "") -> Path:
     """A spool as at a site, and the agent's configuration."""
-    (place / "spool").mkdir()
-    (place / "spool").chmod(0o1733)
     (place / "ledgers").mkdir()
+    if hook:
+        (place / "var").mkdir()
+        subprocess.run(["mount", "--bind", place / "var", "/var/spool"], check=True)
+    spool = Path("/var/spool/longrun/usage") if hook else place / "spool"
+    spool.mkdir(parents=True)
+    spool.chmod(0o1733)
     config = place / "usage.toml"
     config.write_text(
-        f'spool = "{place}/spool"\nstate = "{place}/state"\nstore = "{store}"\n'
+        f'spool = "{spool}"\nstate = "{place}/state"\nstore = "{store}"\n'
         f'interval_seconds = 0.01\n[{store}]\ndirectory = "{place}/store"\n'
     )
     return config
 
 
 @contextlib.contextmanager
-def writing(place: Path, writers: int, seed: int, rest: float) -> Iterator[None]:
+def writing(place: Path, writers: int, seed: int, rest: float, hook: str = "") -> Iterator[None]:
     """Writers at work, two of each user; they end by themselves, between two records."""
     running = []
     for number in range(writers):
         uid = FIRST_UID + number // 2 if os.getuid() == 0 else os.getuid()
         ledger = place / "ledgers" / str(number)
         argv = [str(place / "spool"), str(ledger), str(uid), str(seed + number), str(rest)]
-        running.append(subprocess.Popen([sys.executable, "-c", WRITER, *argv]))
+        program = [STARTER, *argv, hook] if hook else [WRITER, *argv]
+        running.append(subprocess.Popen([sys.executable, "-c", *program]))
     try:
         yield
     finally:
@@ -201,20 +238,26 @@ def killed(config: Path, seconds: float) -> None:
 PIPE = subprocess.PIPE
 
 
-def judge(place: Path, kills: int, store: str, counters: dict[str, int]) -> Verdict:
-    """Hold the ledgers against the store."""
+def judge(
+    place: Path, kills: int, store: str, counters: dict[str, int], *, by_process: bool = False
+) -> Verdict:
+    """Hold the ledgers against the store; by numbers of processes where no more is in them."""
     written = [line.split() for f in (place / "ledgers").iterdir() for line in f.open()]
     begun = {id_ for kind, id_ in written if kind == "start"}
     ended = {id_ for kind, id_ in written if kind == "end"}
     found = list(stored(place / "store", store))
     times = Counter(id_ for id_, _ in found)
+    doubled = sum(count - 1 for count in times.values())
+    if by_process:
+        found = [(id_.partition("-")[0], exit_) for id_, exit_ in found]
+        times = Counter(id_ for id_, _ in found)
     whole = {id_ for id_, exit_ in found if exit_ == "ok"}
     return Verdict(
         kills=kills,
         begun=len(begun),
         stored=len(found),
         lost=len(begun - set(times)),
-        doubled=sum(count - 1 for count in times.values()),
+        doubled=doubled,
         unpaired=len(ended - whole),
         foreign=len(set(times) - begun),
         retries=sum(kind == "retry" for kind, _ in written),
@@ -244,7 +287,11 @@ def main() -> int:
     parser.add_argument("--store", default="lines", choices=("lines", "parquet"))
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
     parser.add_argument("--rest", type=float, default=0.02, help="seconds between two invocations")
+    parser.add_argument("--hook", default="", metavar="PYTHON", help="an interpreter with the hook")
     arguments = parser.parse_args()
+    if arguments.hook and INSIDE not in os.environ:
+        os.environ[INSIDE] = "yes"
+        os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv])  # noqa: S606
     with tempfile.TemporaryDirectory(prefix="usage-kill-") as name:
         Path(name).chmod(0o755)
         verdict = run(Path(name), **vars(arguments))

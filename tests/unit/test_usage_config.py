@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,15 @@ def test_nothing_said_is_the_defaults(config):
     assert (found.retention, found.pseudonymise_after) == (400, 30)
     assert found.host
     assert "." not in found.host
+
+
+def test_what_the_how_to_says_is_what_nothing_said_means(config):
+    page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "usage-telemetry.md"
+    (text,) = re.findall(r"(?ms)^```toml\n(.*?)^```", page.read_text())
+    told = config(text)
+    assert replace(told, host=config("").host, tables={}) == config("")
+    lines = open_store(replace(told, store="lines"))
+    assert lines == open_store(config('store = "lines"'))
 
 
 def test_a_site_says_otherwise(config):
