@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -149,6 +150,24 @@ def test_status_tells_people_and_scripts(tmp_path, capsys):
     assert document["refused"] == {"not JSON": 1}
     assert document["counters"]["events"] == 1
     assert document["last_stored"] > 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_status_for_others_is_an_error_with_a_remedy():
+    code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n"
+    code += "import os, locale, longrun.usage.status; from longrun.usage.cli import main\n"
+    code += "os.setresuid(61234, 61234, 61234); sys.exit(main(['status', '--config', sys.argv[1]]))"
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        (Path(name) / "state").mkdir(mode=0o700)
+        config = Path(name) / "usage.toml"
+        config.write_text(f'state = "{name}/state"\n')
+        config.chmod(0o644)
+        argv = [sys.executable, "-c", code, str(config)]
+        done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 10
+    assert "Permission denied" in done.stderr
+    assert "run this as root" in done.stderr
 
 
 def test_a_store_that_is_away_is_a_status_that_a_script_sees(tmp_path, capsys):

@@ -47,11 +47,7 @@ class Status:
 def status(arguments: argparse.Namespace) -> int:
     """Print the status; 0, or 10 where the store is away or the buffer is full."""
     config = load_config(arguments.config)
-    if not (config.state / DATABASE).exists():
-        raise TelemetryError(
-            f"{config.state}: no agent has run here",
-            remedy="systemctl enable --now longrun-usage, or longrun-usage agent --once",
-        )
+    _require_agent(config)
     with State(config.state) as state, state.guarded():
         found = read_status(config, state)
     if arguments.json:
@@ -59,6 +55,20 @@ def status(arguments: argparse.Namespace) -> int:
     else:
         print_rows(_rows(found))
     return TelemetryError.exit_code if found.error or found.full else 0
+
+
+def _require_agent(config: Config) -> None:
+    try:
+        (config.state / DATABASE).stat()
+    except PermissionError as error:
+        raise TelemetryError(
+            f"{config.state}: {error.strerror}", remedy="run this as root: the state is the agent's"
+        ) from error
+    except OSError as error:
+        raise TelemetryError(
+            f"{config.state}: no agent has run here",
+            remedy="systemctl enable --now longrun-usage, or longrun-usage agent --once",
+        ) from error
 
 
 def read_status(config: Config, state: State) -> Status:
