@@ -3,6 +3,7 @@
     python benchmarks/usage.py events --count 100000 > events.jsonl    # realistic events
     python benchmarks/usage.py stores [--count 200000] [--opensearch]  # ingest, bytes per event
     python benchmarks/usage.py reports [--days 90] [--per-day 30000] [--times 10]
+    python benchmarks/usage.py agent [--count 200000]                  # a round over a full spool
     python benchmarks/usage.py page DIRECTORY                          # a store to look at
 
 A laboratory of 500 hosts makes 30 million invocations a day, which are 347 a second on average.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import resource
 import shutil
@@ -40,6 +42,9 @@ from longrun.usage.stores.parquet import ParquetStore, Reader, read_manifest  # 
 
 AVERAGE = 30e6 / 86400
 """Invocations a second of the whole laboratory."""
+
+HOST = AVERAGE / 500
+"""Those of one host: what one agent sees."""
 
 DISTRIBUTIONS = {
     "numpy": ("2.3.4", "2.2.6", "1.26.4"),
@@ -280,7 +285,7 @@ def _into_opensearch(place: Path, events: Sequence[Event]) -> list[dict[str, Any
 
     from longrun.usage.stores.opensearch import OpenSearchStore, setup
 
-    with run_node(place / "node") as node:
+    with run_node(place / "node", jvm=("-Xmx2g",)) as node:
         found = []
         for size in (1000, 10000):
             node.clear()
@@ -289,7 +294,10 @@ def _into_opensearch(place: Path, events: Sequence[Event]) -> list[dict[str, Any
             store = OpenSearchStore(search, host="x", rejected=place / "rejected")
             found.append(measure("OpenSearch", store, events, size))
             assert node.count() == len(events)
+            # what was merged is removed only then
             search.call("POST", "/longrun-usage-*/_forcemerge?max_num_segments=1", timeout=600)
+            search.call("POST", "/longrun-usage-*/_flush?force=true", timeout=600)
+            search.call("POST", "/longrun-usage-*/_refresh")
             stats = search.call("GET", "/longrun-usage-*/_stats/store").json()
             bytes_each = stats["_all"]["total"]["store"]["size_in_bytes"] / len(events)
             print(f"{'':<22} {bytes_each:.1f} B an event, merged")
@@ -297,14 +305,78 @@ def _into_opensearch(place: Path, events: Sequence[Event]) -> list[dict[str, Any
         return found
 
 
+def agent(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """What the agent does with a spool of so many invocations: rate, processor time, memory."""
+    place = Path(tempfile.mkdtemp(prefix="longrun-usage."))
+    found = []
+    try:
+        for store in ("parquet", "lines"):
+            home = place / store
+            count = _spool(home / "spool", arguments.count)
+            (home / "usage.toml").write_text(
+                f'spool = "{home}/spool"\nstate = "{home}/state"\nstore = "{store}"\n'
+                f'[lines]\ndirectory = "{home}/lines"\n'
+            )
+            found.append(_run_agent(store, home, count))
+    finally:
+        shutil.rmtree(place)
+    return found
+
+
+def _spool(spool: Path, count: int) -> int:
+    """Start and end records of so many invocations of the last hours, as the hook writes them."""
+    spool.mkdir(parents=True)
+    spool.chmod(0o1733)
+    now = time.time()
+    lines = []
+    for number, event in enumerate(Laboratory().events(count, _begin(1), 1)):
+        t = now - 7200 + 7000 * number / count
+        name = f"{300 + number % 30000}-{int(t * 1e9):x}"
+        start = {"v": 1, "k": "start", "id": name, "t": t, "pid": 300, "ppid": 1}
+        start |= {"py": event.python, "release": event.release, "layer": event.layer}
+        start |= {"prefix": event.prefix, "base": event.base, "how": event.how, "ci": event.ci}
+        start |= {"name": event.name, "forbidden": list(event.forbidden), "flags": ""}
+        end = {"v": 1, "k": "end", "id": name, "t": t + 1, "s": 1.0, "exit": "ok", "code": 0}
+        end |= {"exc": None, "use": {"/opt/site-packages": list(event.packages)}, "more": 0}
+        lines += [json.dumps(one, separators=(",", ":")) + "\n" for one in (start, end)]
+    file = spool / f"{os.getuid()}.jsonl"
+    file.write_text("".join(lines))
+    file.chmod(0o600)
+    size = sum(map(len, lines)) / count
+    print(f"{count} invocations, {size:.0f} B of records each")
+    return count
+
+
+def _run_agent(store: str, home: Path, count: int) -> dict[str, Any]:
+    """One round of the agent in a process of its own, that of the spool's owner."""
+    argv = [sys.executable, "-m", "longrun.usage", "agent", "--once"]
+    argv += ["--config", str(home / "usage.toml")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    wall = time.perf_counter()
+    program = os.posix_spawn(sys.executable, argv, env)
+    _, status, usage = os.wait4(program, 0)
+    wall = time.perf_counter() - wall
+    assert status == 0, "the agent failed"
+    cpu = usage.ru_utime + usage.ru_stime
+    rate = count / cpu
+    print(
+        f"{store:<10} {count / wall:>8,.0f}/s  {rate:>8,.0f} per second of one core"
+        f" ({rate / AVERAGE:.0f} times the laboratory's average, {rate / HOST:,.0f} times a"
+        f" host's), {usage.ru_maxrss / 1000:.0f} MB at its highest"
+    )
+    return {"store": store, "per_core_second": rate, "megabytes": usage.ru_maxrss / 1000}
+
+
 def reports(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """How long each question of a report takes over a store of so many days."""
     place = Path(tempfile.mkdtemp(prefix="longrun-usage.", dir=arguments.place))
     try:
         fill(place / "data", arguments.days, arguments.per_day)
+        found = _ask(place / "data", arguments)
         if arguments.times > 1:
             multiply(place / "data", arguments.times)
-        return _ask(place / "data", arguments)
+            found += _ask(place / "data", arguments)
+        return found
     finally:
         shutil.rmtree(place)
 
@@ -407,7 +479,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, help="write the figures here")
     verbs = parser.add_subparsers(required=True)
-    for function in (events, stores, reports, page):
+    for function in (events, stores, agent, reports, page):
         sub = verbs.add_parser(function.__name__, help=(function.__doc__ or "").partition("\n")[0])
         sub.set_defaults(function=function)
         sub.add_argument("--count", type=int, default=200_000)

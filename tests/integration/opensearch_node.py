@@ -21,6 +21,9 @@ SOURCES = Path(__file__).resolve().parents[1] / "opensearch"
 LIST = SOURCES / "jars.sha256"
 PROGRAM = SOURCES / "Node.java"
 
+QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
+"""Options of a Java that has not to be fast for long."""
+
 
 def jars() -> Path:
     """The directory of the jars, outside the repository; each is what jars.sha256 says it is."""
@@ -68,7 +71,7 @@ class Node:
 
     place: Path
     settings: tuple[str, ...] = ()
-    memory: str = "512m"
+    jvm: tuple[str, ...] = QUICK_START
     port: int = 0
     program: subprocess.Popen[str] | None = field(default=None)
 
@@ -80,7 +83,7 @@ class Node:
         """Start it and wait until it answers."""
         self.place.mkdir(exist_ok=True)
         argv = [
-            *("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Xmx{self.memory}"),
+            *("java", *self.jvm),
             *("-cp", f"{jars()}/*:{jars()}", "Node"),
             *(self.place / "data", str(self.port), *self.settings),
         ]
@@ -142,9 +145,9 @@ class Node:
 
 
 @contextlib.contextmanager
-def run_node(place: Path, *settings: str) -> Iterator[Node]:
+def run_node(place: Path, *settings: str, jvm: tuple[str, ...] = QUICK_START) -> Iterator[Node]:
     """A node that is gone afterwards."""
-    node = Node(place=place, settings=settings)
+    node = Node(place=place, settings=settings, jvm=jvm)
     node.start()
     try:
         yield node

@@ -92,7 +92,7 @@ def test_events_are_found_by_what_they_are(node, make_store):
         {"term": {"package": "numpy==2.3.4"}},
         {"term": {"package_name": "pyepics"}},
         {"term": {"forbidden": "PYTHONPATH"}},
-        {"bool": {"must": [{"term": {"series": "3.13"}}, {"term": {"id": event.id}}]}},
+        {"bool": {"must": [{"term": {"series": "3.13"}}, {"ids": {"values": [event.id]}}]}},
         {"range": {"start": {"gte": millis(NOON), "lt": millis(NOON + 1)}}},
     ):
         assert found(node, query) == [document(event)], query
@@ -113,7 +113,7 @@ def test_what_comes_again_replaces_and_does_not_double(node, make_store):
     store.put([make_event(1, exit="none", end=None), *make_events(20, first=2)])
     store.put(make_events(21))
     assert node.count() == 21
-    assert [one["exit"] for one in found(node, {"term": {"id": make_event(1).id}})] == ["ok"]
+    assert [one["exit"] for one in found(node, {"ids": {"values": [make_event(1).id]}})] == ["ok"]
 
 
 def test_setup_twice_changes_nothing_and_mends_what_was_edited(node):

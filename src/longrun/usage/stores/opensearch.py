@@ -29,11 +29,11 @@ NAME = "longrun-usage"
 KEYWORD = {"type": "keyword", "ignore_above": 1024}
 
 MAPPING: dict[str, Any] = {
-    "v": {"type": "byte"},
-    "id": KEYWORD,
+    "v": {"type": "byte", "index": False},
+    "id": {"type": "keyword", "index": False, "doc_values": False},
     "host": KEYWORD,
     "boot": KEYWORD,
-    "uid": {"type": "long"},
+    "uid": {"type": "long", "index": False},
     "user": KEYWORD,
     "start": {"type": "date", "format": "epoch_millis"},
     "end": {"type": "date", "format": "epoch_millis"},
@@ -56,11 +56,12 @@ MAPPING: dict[str, Any] = {
     "package": KEYWORD,
     "package_name": KEYWORD,
     "venv": {"type": "boolean"},
-    "more": {"type": "integer"},
+    "more": {"type": "integer", "index": False},
 }
 """Fields of a document. ``package`` are ``name==version``; ``series`` is ``3.13`` of 3.13.5.
 
-Times are in whole milliseconds, which are a date in every place where OpenSearch reads one.
+Times are in whole milliseconds, which are a date in every place where OpenSearch reads one. What
+finds an event is the document's ``_id``: ``id`` is not indexed, which saves a quarter of the size.
 """
 
 POISON = frozenset(
@@ -482,7 +483,7 @@ def make_search(options: Options) -> Search:
         credentials=read_credentials(user, password, token),
         ca_file=options.path("ca_file") if options.has("ca_file") else None,
         timeout=options.number("timeout_seconds", 30, least=1),
-        patience=options.number("patience_seconds", 60, least=0),
+        patience=options.number("patience_seconds", 30, least=0),
     )
 
 
