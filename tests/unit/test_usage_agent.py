@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
@@ -322,6 +323,21 @@ def test_the_loop_ends_when_told_and_outlives_what_goes_wrong(desk, capsys, tmp_
     assert told.count("all is well again") == 1
     assert len(desk.stored) == 1
     assert "longrun_usage_events_total 1\n" in file.read_text()
+
+
+def test_what_the_system_refuses_is_told_and_nothing_is_lost(desk, monkeypatch, tmp_path):
+    def refuse() -> int:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", refuse)
+        with pytest.raises(TelemetryError, match="Resource temporarily unavailable") as caught:
+            desk.round(start(1), end(1, use={"/opt": ["numpy"]}))
+        assert caught.value.remedy
+    assert len(desk.again().round()) == 1
+    (tmp_path / "file").touch()
+    with pytest.raises(TelemetryError, match="file"):
+        agents.write_metrics(desk.agent, tmp_path / "file" / "usage.prom")
 
 
 def test_waits_grow_and_differ():

@@ -6,6 +6,7 @@ what a step begins with is still there when it is begun again.
 
 from __future__ import annotations
 
+import contextlib
 import pwd
 import random
 import sys
@@ -82,7 +83,7 @@ class Agent:
 
         A store that is away is no reason not to collect; its error comes last.
         """
-        with self.state.guarded():
+        with _told_of_the_system(), self.state.guarded():
             self.collect(stop)
             if self._patience.asks:
                 self.store_all(stop)
@@ -236,7 +237,8 @@ def run(
         except TelemetryError as error:
             told = _tell(told, f"{error.message}\n  remedy: {error.remedy}")
             pause = max(pause, patience.failed())
-        write_metrics(agent, file)
+        with contextlib.suppress(TelemetryError):
+            write_metrics(agent, file)
         if not stop():
             wait(pause)
 
@@ -244,12 +246,25 @@ def run(
 def write_metrics(agent: Agent, file: Path | None) -> None:
     """Write metrics for Prometheus' collector of text files, where a file is named."""
     if file is not None:
-        fs.write_atomic(file, metrics(status_of(agent)))
+        with _told_of_the_system():
+            fs.write_atomic(file, metrics(status_of(agent)))
 
 
 def status_of(agent: Agent) -> Status:
     """The status of a running agent."""
     return read_status(agent.config, agent.state)
+
+
+@contextlib.contextmanager
+def _told_of_the_system() -> Iterator[None]:
+    """What the system refuses within is a TelemetryError: the next round may go better."""
+    try:
+        yield
+    except OSError as error:
+        raise TelemetryError(
+            f"{error.filename or 'the agent'}: {error.strerror}",
+            remedy="see that the disk has room, and the limits in systemctl status longrun-usage",
+        ) from error
 
 
 def _tell(before: str, now: str) -> str:

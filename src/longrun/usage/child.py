@@ -55,17 +55,26 @@ def answer(
     _reap()
     identity = None if uid is None else _identity(uid)
     reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads in this process, none of which it needs
-        pid = os.fork()
-    if pid == 0:
-        _be_child(work, writer, identity)
-    os.close(writer)
+    try:
+        pid = _fork()
+        if pid == 0:
+            _be_child(work, writer, identity)
+    except OSError:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
     try:
         return _read(reader, time.monotonic() + seconds, most)
     finally:
         os.close(reader)
         _end(pid)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads in this process, none of which it needs
+        return os.fork()
 
 
 def _identity(uid: int) -> tuple[int, int, list[int]]:
