@@ -146,6 +146,18 @@ def test_old_days_are_dropped_as_a_whole(store):
     assert store.prune(NOON + 2 * DAY) == 0
 
 
+def test_what_a_kill_left_is_removed_once_a_day_and_what_counts_is_not(store):
+    store.put(make_events(3))
+    day = store.directory / "day=2025-11-21"
+    for stray in (day / "00000077.parquet", day / ".00000078.parquet.staged"):
+        stray.write_bytes(b"half")
+    (store.directory / ".manifest.json.abc").write_text("{")
+    store.prune(0)
+    assert files(store.directory) == ["day=2025-11-21/00000001.parquet"]
+    assert not (store.directory / ".manifest.json.abc").exists()
+    assert events_in(store.directory) == make_events(3)
+
+
 def test_users_become_pseudonyms_once_their_time_is_over(store):
     def name(user: str) -> str:
         return user if user.startswith("u-") else f"u-{user}"
