@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import socketserver
 import ssl
 import subprocess
@@ -575,3 +576,34 @@ def test_the_verb_sets_a_cluster_up_and_reports_from_it(node, make_store, capsys
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["name"] for row in rows} == {"numpy", "pyepics"}
     assert cli.main(["report", "--opensearch", node.url, "--config", str(config)]) == 0
+
+
+def test_while_the_cluster_is_away_the_agent_keeps_all_of_it_on_its_disk(node, tmp_path, capsys):
+    from usage_maker import end, start
+
+    from longrun.usage import cli
+
+    setup(node.search(), "longrun-usage", days=400, replicas=0)
+    spool = tmp_path / "spool"
+    spool.mkdir(mode=0o1733)
+    config = tmp_path / "usage.toml"
+    config.write_text(
+        f'spool = "{spool}"\nstate = "{tmp_path}/state"\nstore = "opensearch"\n'
+        f'[opensearch]\nurl = "{node.url}"\npatience_seconds = 0\n'
+    )
+
+    def round_with(numbers: range) -> int:
+        lines = [line for n in numbers for line in (start(n), end(n))]
+        (spool / f"{os.getuid()}.jsonl").write_bytes(b"".join(lines))
+        return cli.main(["agent", "--once", "--config", str(config)])
+
+    assert round_with(range(100)) == 0
+    node.kill()
+    assert round_with(range(100, 250)) == StoreAway.exit_code
+    assert round_with(range(250, 300)) == StoreAway.exit_code
+    assert "refused" in capsys.readouterr().err
+    node.start()
+    assert round_with(range(300, 310)) == 0
+    assert node.count() == 310
+    assert round_with(range(0)) == 0
+    assert node.count() == 310
