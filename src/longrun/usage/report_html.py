@@ -132,17 +132,14 @@ def _tiles(report: Report) -> str:
     machines = sum(one.count.invocations for one in report.ci if one.name)
     failed = sum(one.count.invocations for one in report.exits if one.name in BAD[:3])
     tiles = [
-        ("starts", number(total), f"{_short(total / max(1, len(report.days)))}/day"),
-        ("hosts", number(report.totals.hosts), ""),
-        ("users", number(report.totals.users), ""),
-        ("programs", number(report.totals.programs), ""),
-        ("started by CI", percent(machines, total), ""),
-        ("ended with an error", percent(failed, total), ""),
+        (f"starts, {_short(total / max(1, len(report.days)))} a day", number(total)),
+        ("hosts", number(report.totals.hosts)),
+        ("users", number(report.totals.users)),
+        ("programs", number(report.totals.programs)),
+        ("started by CI", percent(machines, total)),
+        ("ended with an error", percent(failed, total)),
     ]
-    shown = "".join(
-        f"<div><dt>{label}</dt><dd>{value}{f' <small>{more}</small>' if more else ''}</dd></div>"
-        for label, value, more in tiles
-    )
+    shown = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in tiles)
     return f'<dl class="tiles">{shown}</dl>'
 
 
