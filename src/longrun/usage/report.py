@@ -1,7 +1,7 @@
 """What usage says, counted: the questions that a report asks of any store, and its answers.
 
-All of it comes from counts of groups, which DuckDB and OpenSearch give alike. A report names no
-user: people are counted.
+All of it comes from counts of groups, which DuckDB and OpenSearch give alike. Users are counted and
+not named; only a path of an environment may tell whose it is.
 """
 
 from __future__ import annotations

@@ -387,8 +387,8 @@ def _hosts(report: Report) -> str:
 
 
 def _footer(report: Report) -> str:
-    return f"""<footer>Counted, never named: this page holds no user, no argument, no file beyond a
-program's own name. <code>longrun-usage report --since {escape(report.since)} --html FILE</code>
+    return f"""<footer>Users are counted and not named; only a path of an environment may tell
+whose it is. <code>longrun-usage report --since {escape(report.since)} --html FILE</code>
 </footer>"""
 
 
