@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from longrun import hook
 from longrun.errors import SpecError, UsageError
 from longrun.model import (
     SDIST,
@@ -297,7 +298,7 @@ class Planner:
             self.release.name,
             Prefix(release=self.release.name, interpreter=interpreter),
             inputs=(built, *libraries),
-            data={"api": api} if api.exists() else {},
+            data={"hook": hook.SOURCE, **({"api": api} if api.exists() else {})},
             epoch=epoch(self.release.date),
         )
 

@@ -44,19 +44,27 @@ class Run(Protocol):
 
 
 def seal(
-    prefix: Path, *, exclude: Iterable[str], marker: Mapping[str, str], epoch: int, run: Run
+    prefix: Path,
+    *,
+    exclude: Iterable[str],
+    marker: Mapping[str, str],
+    hook: tuple[str, str],
+    epoch: int,
+    run: Run,
 ) -> None:
     """Make a relocated prefix final.
 
     ``exclude`` are globs below the prefix that are not shipped, ``marker`` becomes the file
-    ``MARKER``, ``epoch`` is the time stamp of everything, in seconds since 1970. ``run`` starts the
-    prefix's own interpreter, which compiles the bytecode. BuildError where something is in the
-    base's site-packages.
+    ``MARKER``, ``hook`` is the name and the text of the start-up hook, ``epoch`` is the time stamp
+    of everything, in seconds since 1970. ``run`` starts the prefix's own interpreter, which
+    compiles the bytecode. BuildError where something is in the base's site-packages.
     """
     here = layout(prefix)
     prune(prefix, exclude)
     check_site_packages(here)
     mark(here, marker)
+    name, text = hook
+    (here.stdlib / name).write_text(text, encoding="utf-8")
     compile_bytecode(here, run)
     stamp(prefix, epoch)
 
@@ -102,9 +110,14 @@ def compile_bytecode(here: Layout, run: Run) -> None:
     """
     for cache in sorted(here.stdlib.rglob("__pycache__")):
         shutil.rmtree(cache)
+    compile_file(here, here.stdlib, run)
+
+
+def compile_file(here: Layout, source: Path, run: Run) -> None:
+    """Compile one source, or all of a directory, with the prefix's own interpreter."""
     python = here.prefix / "bin" / f"python{here.version}"
     argv = [str(python), "-s", "-B", "-W", "ignore", "-m", "compileall", "-q", "-j", "1"]
-    argv += ["--invalidation-mode", "unchecked-hash", "-s", str(here.prefix), str(here.stdlib)]
+    argv += ["--invalidation-mode", "unchecked-hash", "-s", str(here.prefix), str(source)]
     # not -I: that would ignore the seed, on which the order of constant sets depends
     run(argv, cwd=here.prefix, env={"PYTHONHASHSEED": "0"})
 

@@ -21,6 +21,8 @@ JSON = f"{LIBRARY}/lib-dynload/_json.{SUFFIX}"
 NATIVE = f"{LIBRARY}/site-packages/demo/_native.abi3.so"
 BUNDLED = f"{LIBRARY}/site-packages/demo.libs/libbundled-12ab.so.1"
 PROGRAM = "bin/python3.13"
+HOOK = f"{LIBRARY}/_longrun_usage.py"
+HOOK_TEXT = 'RELEASE = ""\nLAYER = ""\n\n\ndef start():\n    pass\n'
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 GLIBC = {"libc.so.6": ("GLIBC_2.2.5", "GLIBC_2.28")}
 API = {"names": {"os": ["close", "fork"], "time": ["sleep"]}, "have": ["HAVE_FORK"]}
@@ -91,7 +93,8 @@ class MadePrefix:
 
 def shared(**options: object) -> bytes:
     """A shared object as the release's toolchain would make it."""
-    made = {"needed": ("libc.so.6",), "versions": GLIBC, **options}
+    # all of them call the hook, so that tests which replace the program need not think of it
+    made = {"needed": ("libc.so.6",), "versions": GLIBC, "extra": b"_longrun_usage", **options}
     return make_elf(**made)  # type: ignore[arg-type]
 
 
@@ -115,6 +118,7 @@ def make_prefix(root: Path) -> MadePrefix:
         f"{LIBRARY}/importlib/_bootstrap_external.py",
         f"x = 1\nMAGIC_NUMBER = ({MAGIC}).to_bytes(2, 'little') + b'\\r\\n'\n",
     )
+    prefix.source(HOOK, HOOK_TEXT.replace('RELEASE = ""', 'RELEASE = "2026.1"'))
     prefix.write(f"{LIBRARY}/EXTERNALLY-MANAGED", "[externally-managed]\nError=Use a venv.\n")
     prefix.write(SSL, shared(exports=("PyInit__ssl",)), 0o555)
     prefix.write(JSON, shared(exports=("PyInit__json",)), 0o555)

@@ -19,6 +19,8 @@ import pytest
 from prefix_maker import (
     API,
     BUNDLED,
+    HOOK,
+    HOOK_TEXT,
     JSON,
     LIBRARY,
     LOADER,
@@ -63,6 +65,7 @@ POLICY = Policy(
     forbidden={"constant prefix": "/__longrun__", "store": STORE},
     modules=frozenset({"_ssl", "_json"}),
     api=KEPT,
+    hook=HOOK_TEXT,
     sealed=True,
 )
 TOOL = "bin/tool"
@@ -794,6 +797,27 @@ def empty_externally_managed(prefix: MadePrefix) -> None:
     prefix.write(f"{LIBRARY}/EXTERNALLY-MANAGED", b"")
 
 
+@broken("hook", HOOK, "the start-up hook is missing")
+def no_hook(prefix: MadePrefix) -> None:
+    prefix.remove(HOOK)
+    prefix.remove(f"{LIBRARY}/__pycache__/_longrun_usage.cpython-313.pyc")
+
+
+@broken("hook", HOOK, "is not the start-up hook of this checkout")
+def another_hook(prefix: MadePrefix) -> None:
+    prefix.source(HOOK, HOOK_TEXT.replace("pass", "return"))
+
+
+@broken("hook", PROGRAM, "its frozen site does not call the start-up hook")
+def site_without_hook(prefix: MadePrefix) -> None:
+    prefix.write(PROGRAM, shared(type_=2, interpreter=LOADER, extra=b""), 0o555)
+
+
+@broken("hook", "lib/libpython3.13.so.1.0", "its frozen site does not call the start-up hook")
+def library_whose_site_calls_no_hook(prefix: MadePrefix) -> None:
+    prefix.write("lib/libpython3.13.so.1.0", shared(extra=b""), 0o555)
+
+
 @broken("no-pip", "bin/pip3.13", "installed in the base")
 def pip_program(prefix: MadePrefix) -> None:
     prefix.write("bin/pip3.13", "#!/bin/sh\n", 0o555)
@@ -875,6 +899,7 @@ def test_what_is_not_known_is_not_checked(prefix: MadePrefix) -> None:
         "api",
         "externally-managed",
         "no-pip",
+        "hook",
     }
     assert not set(report.checked) & set(report.not_checked)
     assert report.ok

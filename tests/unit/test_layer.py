@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,38 @@ def test_the_marker_says_what_is_installed_and_the_bare_prefixs_stays(tmp_path: 
     assert marker["glibc"] == Floor(arch="x86_64", glibc="2.28").glibc
     assert "layer" not in json.loads((tmp_path / "prefix" / MARKER).read_text())
     assert MARKER not in job.known  # it is hashed when the entry is made
+
+
+HOOK = "lib/python3.13/_longrun_usage.py"
+
+
+def hooked(tmp_path: Path) -> Job:
+    """A layer's job whose prefix has a hook; its interpreter is the one that runs the test."""
+    job = job_with(tmp_path, one={"lib/one.py": "1"})
+    prefix = job.inputs["prefix/cpython-3.13"]
+    stale = "lib/python3.13/__pycache__/_longrun_usage.cpython-300.pyc"
+    tree(prefix, {HOOK: 'RELEASE = "2026.1"\nLAYER = ""\n', stale: "of the bare prefix"})
+    python = prefix / "bin/python3.13"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    layer.assemble(job)
+    return job
+
+
+def test_the_hook_says_of_which_layer_it_is_and_the_bare_prefixs_stays(tmp_path: Path) -> None:
+    job = hooked(tmp_path)
+    written = layer.name_layer(job, SPEC)
+    assert (job.out / HOOK).read_text() == 'RELEASE = "2026.1"\nLAYER = "controls"\n'
+    assert 'LAYER = ""' in (job.inputs["prefix/cpython-3.13"] / HOOK).read_text()
+    (bytecode,) = (job.out / HOOK).parent.glob("__pycache__/_longrun_usage.*")
+    assert written == [job.out / HOOK, bytecode]
+    assert b"controls" in bytecode.read_bytes()
+    # both are hashed when the entry is made
+    assert not {str(path.relative_to(job.out)) for path in written} & set(job.known)
+
+
+def test_what_the_layer_writes_is_read_only_and_has_its_time(tmp_path: Path) -> None:
+    job = hooked(tmp_path)
+    layer.stamp(job, layer.name_layer(job, SPEC))
+    status = (job.out / HOOK).stat()
+    assert (status.st_mode & 0o777, status.st_mtime) == (0o444, job.epoch)

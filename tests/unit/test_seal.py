@@ -21,6 +21,7 @@ from longrun.seal import MARKER, seal
 EPOCH = 1_750_000_000
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 LIBRARY = f"lib/python{VERSION}"
+HOOK = ("_longrun_usage.py", "RELEASE = '2026.1'\n")
 MARKS = {"release": "2026.1", "interpreter": f"cpython-{VERSION}"}
 
 
@@ -61,7 +62,7 @@ EXCLUDE = (f"{LIBRARY}/test", f"{LIBRARY}/lib-dynload/_test*", "share/doc/*/gone
 @pytest.fixture
 def sealed(tmp_path):
     prefix = make(tmp_path / "prefix")
-    seal(prefix, exclude=EXCLUDE, marker=MARKS, epoch=EPOCH, run=run)
+    seal(prefix, exclude=EXCLUDE, marker=MARKS, hook=HOOK, epoch=EPOCH, run=run)
     yield prefix
     remove_tree(prefix)
 
@@ -105,7 +106,7 @@ def test_bytecode_holds_no_path_of_the_build(sealed):
 
 def test_sealing_twice_gives_the_same_bytes(sealed, tmp_path):
     other = make(tmp_path / "a longer name" / "prefix")
-    seal(other, exclude=EXCLUDE, marker=MARKS, epoch=EPOCH, run=run)
+    seal(other, exclude=EXCLUDE, marker=MARKS, hook=HOOK, epoch=EPOCH, run=run)
     assert tree_digest(scan(sealed)) == tree_digest(scan(other))
     remove_tree(other)
 
@@ -128,12 +129,12 @@ def test_something_installed_in_the_base_is_an_error(tmp_path, name):
     prefix = make(tmp_path / "prefix")
     (prefix / LIBRARY / "site-packages" / name).write_text("")
     with pytest.raises(BuildError, match=f"site-packages hold {name}"):
-        seal(prefix, exclude=(f"{LIBRARY}/none",), marker=MARKS, epoch=EPOCH, run=run)
+        seal(prefix, exclude=(f"{LIBRARY}/none",), marker=MARKS, hook=HOOK, epoch=EPOCH, run=run)
 
 
 def test_a_source_that_does_not_compile_is_an_error(tmp_path):
     prefix = make(tmp_path / "prefix")
     (prefix / LIBRARY / "broken.py").write_text("def f(:\n")
     with pytest.raises(subprocess.CalledProcessError):
-        seal(prefix, exclude=(), marker=MARKS, epoch=EPOCH, run=run)
+        seal(prefix, exclude=(), marker=MARKS, hook=HOOK, epoch=EPOCH, run=run)
     assert os.access(prefix / LIBRARY, os.W_OK)

@@ -89,7 +89,8 @@ class Policy:
     ``forbidden`` maps what a path is ("store", "staging") to the path that no file may hold.
     ``sealed`` asks for what Longrun promises of its own prefixes: no write bits, bytecode that is
     not checked against its source, EXTERNALLY-MANAGED, no pip. ``needed`` holds for the
-    interpreter, ``needed_packages`` below site-packages.
+    interpreter, ``needed_packages`` below site-packages. ``hook`` is the source of the start-up
+    hook, with nothing filled in.
     """
 
     floor: Floor | None = None
@@ -99,6 +100,7 @@ class Policy:
     forbidden: Mapping[str, str] | None = None
     modules: frozenset[str] | None = None
     api: KeptApi | None = None
+    hook: str | None = None
     sealed: bool = False
 
     def __post_init__(self) -> None:
@@ -130,6 +132,7 @@ def policy_for(
     *,
     forbidden: Mapping[str, str],
     api: KeptApi | None = None,
+    hook: str | None = None,
     shipped: Iterable[str] | None = None,
 ) -> Policy:
     """The policy of a prefix that Longrun builds: all checks, with the spec's own module list.
@@ -143,6 +146,7 @@ def policy_for(
         forbidden=dict(forbidden),
         modules=frozenset(interpreter.modules if shipped is None else shipped),
         api=api,
+        hook=hook,
         sealed=True,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from longrun.audit.api import API_FILE, read_api
 from longrun.audit.check import CannotCheckError, Check, require_python
@@ -13,6 +13,7 @@ from longrun.audit.policy import Policy
 from longrun.audit.report import WARNING, Finding
 from longrun.audit.tree import Node, Tree, source_of
 from longrun.errors import AuditError
+from longrun.hook import SOURCE, blank
 
 # pyc flags (PEP 552): hash-based, and whether the source is looked at on import
 _HASHED, _CHECKED = 1, 2
@@ -213,6 +214,40 @@ def check_no_pip(tree: Tree, policy: Policy) -> Iterable[Finding]:
             )
 
 
+def check_hook(tree: Tree, policy: Policy) -> Iterable[Finding]:
+    """The prefix has the start-up hook, unchanged, and its frozen ``site`` calls it."""
+    require_python(tree)
+    if policy.hook is None:
+        raise CannotCheckError("no source of the start-up hook is given")
+    path = f"{tree.library}/{SOURCE.name}"
+    if not path_is_file(tree, path):
+        message = "the start-up hook is missing"
+        yield Finding(path=path, message=message, remedy="put it there when the prefix is sealed")
+    elif blank((tree.root / path).read_text("utf-8", "replace")) != policy.hook:
+        yield Finding(
+            path=path,
+            message="is not the start-up hook of this checkout",
+            remedy="build the prefix again, or audit it with the checkout that built it",
+        )
+    for program in (f"bin/python{tree.python}", f"lib/libpython{tree.python}.so.1.0"):
+        if path_is_file(tree, program) and not _names_hook(tree.root / program):
+            yield Finding(
+                path=program,
+                message="its frozen site does not call the start-up hook",
+                remedy="build the interpreter with the patch site-execute-the-usage-hook",
+            )
+
+
+def _names_hook(program: Path) -> bool:
+    """Whether the hook's name is in a program: those in a frozen module are there as they are."""
+    return SOURCE.stem.encode() in program.read_bytes()
+
+
+def path_is_file(tree: Tree, path: str) -> bool:
+    """Whether a path of the prefix is a regular file."""
+    return path in tree.nodes and tree.nodes[path].is_file
+
+
 CHECKS: dict[str, Check] = {
     "modules": check_modules,
     "bytecode": check_bytecode,
@@ -220,4 +255,5 @@ CHECKS: dict[str, Check] = {
     "api": check_api,
     "externally-managed": check_externally_managed,
     "no-pip": check_no_pip,
+    "hook": check_hook,
 }

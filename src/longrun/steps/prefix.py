@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from longrun.audit import KeptApi, audit, policy_for, require
+from longrun.hook import fill
 from longrun.model import Interpreter, Prefix
 from longrun.relocate import relocate
 from longrun.seal import seal
@@ -30,6 +31,7 @@ def build(job: Job) -> None:
         job.out,
         exclude=excluded(spec.interpreter),
         marker=marker(job, spec),
+        hook=start_up_hook(job, spec),
         epoch=job.epoch,
         run=job.run,
     )
@@ -77,6 +79,12 @@ def marker(job: Job, spec: Prefix) -> dict[str, str]:
     }
 
 
+def start_up_hook(job: Job, spec: Prefix) -> tuple[str, str]:
+    """File name and text of the hook, which says of which release it is."""
+    source = job.data["hook"]
+    return source.name, fill(source.read_text(encoding="utf-8"), release=spec.release)
+
+
 def gate(job: Job, spec: Prefix) -> None:
     """Hold the finished prefix against its spec and floor; AuditError where it does not pass."""
     interpreter = spec.interpreter
@@ -90,6 +98,7 @@ def gate(job: Job, spec: Prefix) -> None:
             "store": str(job.inputs[f"interpreter/{interpreter.name}"]),
         },
         api=kept_api(job),
+        hook=job.data["hook"].read_text(encoding="utf-8"),
     )
     report = audit(job.out, policy)
     for finding in report.findings:

@@ -11,6 +11,7 @@ from typing import Any
 from longrun.audit import Policy, Report, audit, load_kept_api, policy_for, policy_for_path
 from longrun.audit.render import lines
 from longrun.errors import AuditError
+from longrun.hook import SOURCE
 from longrun.model import Floor
 from longrun.seal import MARKER
 from longrun.steps.interpreter import PREFIX
@@ -47,6 +48,7 @@ def choose_policy(context: Context, path: Path, arguments: argparse.Namespace) -
         floor,
         forbidden={"constant prefix": PREFIX, "store": str(context.store.root)},
         api=load_kept_api(context.root, interpreter.name),
+        hook=SOURCE.read_text(encoding="utf-8"),
     )
     inside_store = context.store.root in path.resolve().parents
     return replace(policy, forbidden={"constant prefix": PREFIX}) if inside_store else policy
