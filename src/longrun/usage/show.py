@@ -45,6 +45,8 @@ def show(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{command[0]}: not found", remedy="name a program that can be run")
     with tempfile.TemporaryDirectory(prefix="longrun-usage-") as name:
         spool = Path(name)
+        # the hook makes no file where a variable leads it
+        (spool / f"{os.geteuid()}.jsonl").touch(mode=0o600)
         status = _run(command, spool, quiet=arguments.json)
         lines = [line for file in sorted(spool.iterdir()) for line in _lines(file)]
     records, bad = read_lines(lines)
