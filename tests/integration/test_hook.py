@@ -683,8 +683,9 @@ def test_signals_while_it_writes(console):
         "signal.signal(signal.SIGWINCH, handler)\n"
         "parent = os.getpid()\n"
         "if os.fork() == 0:\n"
-        "    while os.getppid() == parent: os.kill(parent, signal.SIGWINCH)\n"
-        "    os._exit(0)\n"
+        "    try:\n"
+        "        while os.getppid() == parent: os.kill(parent, signal.SIGWINCH)\n"
+        "    finally: os._exit(0)\n"
         "while len(calls) < 50: pass\n"
         "sys.exit(3)\n"
     )
