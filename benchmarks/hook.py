@@ -44,7 +44,7 @@ end.close()
 print(time.perf_counter_ns() - begin, len(sys.modules))
 """
 
-PHASES = range(0, 2000, 200)
+PHASES = range(0, 2000, 400)
 """Objects that a program makes beside: a collection of garbage costs as much as the whole hook, and
 which program comes to the next one is chance. So the mean over where it falls is taken as well."""
 
