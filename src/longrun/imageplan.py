@@ -2,7 +2,8 @@
 
 An interpreter is a layer, each big distribution is, and what is small goes into one of a few
 layers, by the layer of the stack that it came in with and by its name. None of them names a
-release: a new one that changes a package changes that layer, and the last, which has the marker.
+release: a new one that changes a package changes that layer, and the last, which has the marker and
+the start-up hook.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from longrun import hook
 from longrun.errors import SpecError
 from longrun.model import (
     Base,
@@ -40,9 +42,6 @@ LIMIT = 127
 
 TOP = "opt/longrun"
 """Where the prefixes are in an image, by interpreter tag."""
-
-MARKED = (*sorted(map(str, PurePosixPath(MARKER).parents))[1:], MARKER)
-"""The marker and the directories above it: a layer that leaves these out changes their mode."""
 
 
 def plan_base(specs: Specs, release: Release, base: Base, lock: BaseLock | None) -> Step:
@@ -131,8 +130,9 @@ class _Images:
         tag, top = stack.tag, f"{TOP}/{stack.tag}"
         bare = self.planner.prefix(interpreter)
         title = f"CPython {interpreter.version}"
-        # its marker names the release, and the last layer has another one at that place
-        found = [self.part(f"{tag}-python", title, of=(bare,), top=top, without=(MARKER,))]
+        # what names the release is in the last layer, as the layer of the stack has it
+        names = named(interpreter)
+        found = [self.part(f"{tag}-python", title, of=(bare,), top=top, without=names)]
         # the release's order: what most images have is below what few have
         layers = included(self.planner.release, image.layer)
         for layer in (name for name in self.planner.release.layers if name in layers):
@@ -143,8 +143,9 @@ class _Images:
                 found.append(self.part(f"{tag}-{name}", title, of=wheels, top=top))
         prefix = self.planner.layer(interpreter, stack, image.layer)
         title = f"marker of {prefix.name}"
+        only = with_parents(names)
         found.append(
-            self.part(f"{tag}-{image.layer}-marker", title, of=(prefix,), top=top, only=MARKED)
+            self.part(f"{tag}-{image.layer}-marker", title, of=(prefix,), top=top, only=only)
         )
         return found
 
@@ -212,6 +213,20 @@ class _Images:
             # what the prefixes are made from, to the last byte: their keys
             f"{prefix}revision": "-".join(step.key[:16] for step in prefixes),
         }
+
+
+def named(interpreter: Interpreter) -> tuple[str, str, str]:
+    """The files of a prefix that name its release and layer: the marker, and the start-up hook."""
+    version = interpreter.name.removeprefix("cpython-")
+    bytecode = f"{hook.SOURCE.stem}.cpython-{version.replace('.', '')}.pyc"
+    stdlib = f"lib/python{version}"
+    return MARKER, f"{stdlib}/{hook.SOURCE.name}", f"{stdlib}/__pycache__/{bytecode}"
+
+
+def with_parents(paths: Sequence[str]) -> tuple[str, ...]:
+    """Paths, and the directories above: a layer that leaves these out changes their mode."""
+    found = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+    return tuple(sorted((found - {"."}) | set(paths)))
 
 
 def groups(layer: str, dists: Sequence[Distribution]) -> dict[str, list[Distribution]]:

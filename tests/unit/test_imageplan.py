@@ -149,6 +149,26 @@ def test_an_image_of_more_layers_than_engines_take(give, plan, monkeypatch):
         plan("ci")
 
 
+def test_what_names_the_release_is_in_the_last_layer_of_a_prefix(give, plan):
+    give("ci")
+    steps = {step.id: step.spec for step in plan("ci").steps}
+    names = {
+        "share/longrun/prefix.json",
+        "lib/python3.13/_longrun_usage.py",
+        "lib/python3.13/__pycache__/_longrun_usage.cpython-313.pyc",
+    }
+    assert set(steps["part/cp313-python"].without) == names
+    only = set(steps["part/cp313-controls-marker"].only)
+    assert only - names == {
+        "share",
+        "share/longrun",
+        "lib",
+        "lib/python3.13",
+        "lib/python3.13/__pycache__",
+    }
+    assert names <= only
+
+
 def test_a_new_release_changes_nothing_but_interpreter_and_marker(checkout, give, plan):
     give("ci", "base")
     before = layers(plan("ci"))
