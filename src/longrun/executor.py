@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from longrun import fs
 from longrun.errors import BuildError, LongrunError, StoreError
 from longrun.log import Reporter
 from longrun.plan import Step
@@ -174,6 +175,7 @@ class _Yard:
             job = self._job(step, stage, log)
             try:
                 self.builders[step.kind](job)
+                check_files(step)
             except OSError as error:
                 raise BuildError(f"{step.id}: {error}") from error
             seconds = time.monotonic() - start
@@ -223,6 +225,17 @@ class _Yard:
             self.store.check(entry)
             self.checked.add(step.key)
         return entry
+
+
+def check_files(step: Step) -> None:
+    """Raise BuildError where a file of the checkout is not what the step's key was made of."""
+    known = [*step.material.get("patches", {}).values(), *step.material.get("data", {}).values()]
+    for path, digest in zip((*step.patches, *step.data.values()), known, strict=True):
+        if fs.sha256_file(path) != digest:
+            raise BuildError(
+                f"{path} was changed while {step.id} was built of it",
+                remedy="the same command again builds it of what the file is now",
+            )
 
 
 def _dependents(step: Step, waiting: Iterable[Step]) -> list[Step]:

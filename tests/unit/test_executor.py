@@ -119,6 +119,16 @@ def test_a_failure_blocks_what_needs_it_and_nothing_else(checkout, store, capsys
     assert yard.order[0] == "Library:z", "the retry begins with what failed"
 
 
+def test_a_patch_that_is_edited_during_the_build_gives_no_entry(checkout, store, capsys):
+    plan, yard = checkout.plan(), Yard()
+    step = next(step for step in plan.steps if step.patches)
+    patch = step.patches[0]
+    yard.special[f"{type(step.spec).__name__}:{step.name}"] = lambda _: patch.write_text("other")
+    assert list(run(plan, store, yard).failed) == [step.id]
+    assert store.get(step.key) is None
+    assert f"{patch} was changed while {step.id} was built of it" in capsys.readouterr().err
+
+
 def test_a_missing_program_is_a_failure_of_its_step(checkout, store):
     yard = Yard()
     yard.special["Library:z"] = lambda job: job.run(["no-such-program"])
