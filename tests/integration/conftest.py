@@ -55,7 +55,7 @@ class Prefix:
                 if self.store.get(step.key) is None:
                     command = [sys.executable, "-m", "longrun", "build", "--step", step_id]
                     subprocess.run(command, cwd=ROOT, check=True)
-                entry = self.store.get(step.key)
+                entry = Store(self.store.root).get(step.key)
                 assert entry is not None, f"{step_id} is not in the store"
                 return entry.tree
             todo.extend(step.inputs)

@@ -154,7 +154,8 @@ def elsewhere(checkout: Checkout, store: Store) -> Iterator[Checkout]:
         cache = place / "a/cache/of/its/own"
         (cache / "store/entries").mkdir(parents=True)
         (cache / "environments").symlink_to(checkout.cache / "environments")
-        for entry in store.entries():
+        # read anew: the base may have been made since
+        for entry in Store(store.root).entries():
             if not entry.path.name.startswith(("part-", "image-")):
                 (cache / "store/entries" / entry.path.name).symlink_to(entry.path)
         yield Checkout(copy(checkout.root, place / "another checkout"), cache)
